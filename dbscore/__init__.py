@@ -1,0 +1,1 @@
+"""Machine-learning models that live in PostgreSQL and are called from SQL."""
