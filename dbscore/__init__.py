@@ -1,1 +1,39 @@
-"""Machine-learning models that live in PostgreSQL and are called from SQL."""
+"""Machine-learning models that live in PostgreSQL and are called from SQL.
+
+    from dbscore import Client
+
+    with Client("postgresql://localhost/shop") as client:
+        client.install()
+        client.deploy("churn", estimator, sample=X_train, table="customers")
+
+after which SQL has `select c.customer_id, models.churn(c) from customers c`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dbscore.client import Client
+    from dbscore.convert import convert
+    from dbscore.errors import DbscoreError
+    from dbscore.local import LocalServer
+    from dbscore.settings import Settings
+
+__all__ = ["Client", "DbscoreError", "LocalServer", "Settings", "convert"]
+
+_HOMES = {
+    "Client": "dbscore.client",
+    "DbscoreError": "dbscore.errors",
+    "LocalServer": "dbscore.local",
+    "Settings": "dbscore.settings",
+    "convert": "dbscore.convert",
+}
+
+
+def __getattr__(name: str) -> object:
+    # lazily: `import dbscore` costs nothing, and a server without scikit-learn can use the rest
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dbscore' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

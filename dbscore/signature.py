@@ -88,6 +88,7 @@ class Feature:
         position: Its first column in that input, from 0.
         width: How many columns it takes; more than one for an array feature.
         accepts_infinity: Whether the native model takes +Infinity and -Infinity.
+        largest: The largest magnitude that the native model takes (float32's, for trees); None where any will do.
         categories: The only text values the native model takes; None where it takes any.
         missing: For text: the string that stands for a missing value in the ONNX input. None otherwise.
     """
@@ -100,6 +101,7 @@ class Feature:
     position: int = 0
     width: int = 1
     accepts_infinity: bool = False
+    largest: float | None = None
     categories: tuple[str, ...] | None = None
     missing: str | None = None
 

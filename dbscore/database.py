@@ -1,0 +1,107 @@
+"""Connections: engines, transactions as the owner, statements that are not on our own tables, errors with a type."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, LiteralString, cast
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.pool import NullPool
+
+from dbscore import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sqlalchemy import Connection, Engine
+
+__all__ = ["connect", "run", "script", "transaction", "typed_errors"]
+
+_BY_SQLSTATE = {
+    cls.sqlstate: cls
+    for cls in vars(errors).values()
+    if isinstance(cls, type) and issubclass(cls, errors.DbscoreError)
+}
+
+
+def connect(url: str) -> Engine:
+    """Return an engine for a libpq or SQLAlchemy URL; nothing is connected yet.
+
+    Raises:
+        ServerError: The URL cannot be read, or is not PostgreSQL's.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None
+    if parsed is None or parsed.get_backend_name() not in ("postgresql", "postgres"):
+        # the URL may hold a password: it is not repeated
+        raise errors.ServerError(
+            "the database URL is not a PostgreSQL URL",
+            remedy="Write postgresql://user:password@host:port/database.",
+        )
+    return create_engine(parsed.set(drivername="postgresql+psycopg"), poolclass=NullPool)
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """Open one transaction; whatever leaves the block by an error is rolled back, and has a type."""
+    with typed_errors(), engine.begin() as connection:
+        yield connection
+
+
+def run(
+    connection: Connection, statement: str | sql.Composable, parameters: Sequence[Any] | Mapping[str, Any] | None = None
+) -> psycopg.Cursor[Any]:
+    """Run one statement that SQLAlchemy has no construct for; without parameters a `%` is just a `%`."""
+    if isinstance(statement, str):
+        statement = sql.SQL(cast("LiteralString", statement))
+    return _driver(connection).execute(statement, parameters)
+
+
+def script(connection: Connection, text: str) -> None:
+    """Run the statements of a SQL file."""
+    _driver(connection).execute(text.encode())
+
+
+def _driver(connection: Connection) -> psycopg.Connection[Any]:
+    return cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+
+
+@contextmanager
+def typed_errors() -> Iterator[None]:
+    """Turn what PostgreSQL says into the error that dbscore has for it; leave the rest as it is."""
+    try:
+        yield
+    except DBAPIError as error:
+        if not isinstance(error.orig, psycopg.Error):
+            raise
+        raise _typed(error.orig) or error from error
+    except psycopg.Error as error:
+        found = _typed(error)
+        if found is None:
+            raise
+        raise found from error
+
+
+def _typed(error: psycopg.Error) -> Exception | None:
+    message = error.diag.message_primary or str(error).strip()
+    hint = error.diag.message_hint or ""
+    if error.sqlstate in _BY_SQLSTATE:
+        return _BY_SQLSTATE[error.sqlstate](message, remedy=hint)
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return errors.PrivilegeError(
+            message, remedy=hint or "Ask the owner of the schema dbscore, or a superuser, for that privilege."
+        )
+    if isinstance(error, psycopg.errors.DependentObjectsStillExist):
+        detail = error.diag.message_detail or ""
+        return errors.InUseError(f"{message}: {detail}", remedy="Drop or change what depends on it first.")
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
+        return errors.ServerError(
+            f"the connection to the database failed: {message}",
+            remedy="Check DBSCORE_URL or --url, and that the server runs; what was not committed is not there.",
+        )
+    return None

@@ -1,0 +1,13 @@
+-- sql/990_privileges.sql: nothing for PUBLIC.
+--
+-- Replayed  whole, on every install and upgrade, after everything else
+--
+-- What a role may do comes from `dbscore grant` alone.
+
+revoke all on schema dbscore, {{models}} from public;
+revoke all on all tables in schema dbscore from public;
+revoke all on all functions in schema dbscore from public;
+revoke all on all functions in schema {{models}} from public;
+
+comment on schema dbscore is 'dbscore: the registry of models, and the fixed functions.';
+comment on schema {{models}} is 'dbscore: generated functions only; each comment says which version it is.';
