@@ -99,7 +99,8 @@ def _typed(error: psycopg.Error) -> Exception | None:
     if isinstance(error, psycopg.errors.DependentObjectsStillExist):
         detail = error.diag.message_detail or ""
         return errors.InUseError(f"{message}: {detail}", remedy="Drop or change what depends on it first.")
-    if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
+    lost = (psycopg.errors.AdminShutdown, psycopg.errors.CrashShutdown, psycopg.errors.CannotConnectNow)
+    if isinstance(error, lost) or (isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, "08006")):
         return errors.ServerError(
             f"the connection to the database failed: {message}",
             remedy="Check DBSCORE_URL or --url, and that the server runs; what was not committed is not there.",

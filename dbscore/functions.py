@@ -340,7 +340,9 @@ def _about(suffix: str, signature: Signature) -> str:
         return f" The probability of {(signature.classes or ('', ''))[1]!r}."
     nulls = [f.name for f in signature.features if f.null_policy is NullPolicy.NAN]
     taken = f" NULL is a missing value in {', '.join(nulls)}." if nulls else ""
-    return taken + (" Any other NULL gives NULL." if len(nulls) < len(signature.features) else "")
+    if len(nulls) == len(signature.features):
+        return taken
+    return f"{taken} {'Any other NULL' if nulls else 'NULL'} gives NULL."
 
 
 def _listed(values: Iterable[object]) -> str:

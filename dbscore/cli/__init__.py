@@ -1,0 +1,41 @@
+"""The command line: `dbscore`.
+
+Data goes to stdout, progress and errors to stderr. Exit codes: 0 done, 1 refused or failed, 2 wrong usage,
+3 (`server status`) the server does not run.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from dbscore.cli import demo, models, schema, server
+from dbscore.errors import DbscoreError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="dbscore",
+    help="Machine-learning models that live in PostgreSQL and are called from SQL.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for part in (schema.commands, models.commands, demo.commands):
+    app.registered_commands += part.registered_commands
+app.add_typer(server.app)
+
+
+def main() -> None:
+    """Run the command line; an error that dbscore knows is a message and exit code 1, not a traceback."""
+    try:
+        app()
+    except DbscoreError as error:
+        typer.echo(f"error {error.sqlstate}: {error.message}", err=True)
+        if error.remedy:
+            typer.echo(f"  {error.remedy}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # the reader of a pipe has seen enough: `dbscore sql | head`
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,64 @@
+"""What the commands share: options, the client, how results are shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dbscore.client import Client
+from dbscore.local import LocalServer
+from dbscore.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["AsJson", "Url", "client", "notify", "show_json", "show_table"]
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="The database; by default DBSCORE_URL, else the private server where it runs.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def client(url: str | None) -> Client:
+    """Return a client for a URL, for `DBSCORE_URL`, or for the private server where it runs."""
+    settings = Settings.from_environment()
+    if not (url or settings.url):
+        local = LocalServer(settings.home)
+        if local.is_running():
+            url = local.url()
+    return Client(url, settings=settings)
+
+
+def notify(message: str) -> None:
+    """Tell the user something that is not the result."""
+    typer.echo(message, err=True)
+
+
+def show_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
+    """Print one line of JSON."""
+    typer.echo(json.dumps(value, default=str))
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows: as a table on a terminal, tab-separated in a pipe."""
+    if not sys.stdout.isatty():
+        for row in [columns, *rows]:
+            typer.echo("\t".join("" if v is None else str(v) for v in row))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if v is None else str(v) for v in row))
+    Console().print(table)

@@ -1,0 +1,402 @@
+"""A fitted estimator to a Conversion: float64 where that works, float32 where it must be, compared row by row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.exceptions import NotFittedError
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
+from sklearn.utils.validation import check_is_fitted
+
+from dbscore.convert.conversion import Checks, Conversion, Parity, Provenance, Tolerance
+from dbscore.convert.features import (
+    build_features,
+    choose_missing,
+    fronts,
+    spans_of,
+    text_columns,
+    used_columns,
+)
+from dbscore.convert.feeds import feeds, scorable
+from dbscore.convert.graph import opsets, precision
+from dbscore.convert.lineage import Visit, visits
+from dbscore.convert.native import Answers, Native, qualified
+from dbscore.convert.nulls import Nulls, decide
+from dbscore.convert.outputs import answers_of, describe_outputs
+from dbscore.convert.parity import FLOAT32, FLOAT64, compare, pick_checks
+from dbscore.convert.policies import requested
+from dbscore.convert.sample import Sample, read_sample, without_sample
+from dbscore.convert.session import open_session, run
+from dbscore.convert.skl import corrections, to_onnx
+from dbscore.convert.thresholds import threshold_rows
+from dbscore.errors import ArtifactError, ConversionError, FeatureError
+from dbscore.signature import NullPolicy, Signature, SqlType, Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from onnx import ModelProto
+
+__all__ = ["Request", "convert_estimator"]
+
+_LIBRARIES = ("scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy", "pandas")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The decisions of `convert` that concern an estimator; see there."""
+
+    kind: str
+    sample: Any
+    columns: Mapping[str, SqlType]
+    null_policy: Mapping[str, str] | str | None
+    embedding: str | None
+    tolerance: Tolerance | None
+    max_bytes: int
+    max_rows: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Subject:
+    """What is known of the estimator before it is converted."""
+
+    estimator: Any
+    sample: Sample
+    used: list[int]
+    seen: list[Visit]
+    native: Native
+    nulls: list[Nulls]
+    missing: str
+    rows: list[tuple[Any, ...]]
+    origins: list[str]
+    answers: Answers | None
+    notes: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """One conversion that ONNX Runtime loads."""
+
+    precision: str
+    model: ModelProto
+    onnx: bytes
+    signature: Signature
+    parity: Parity | None
+
+
+class _UnconvertibleError(Exception):
+    """The converter, or ONNX Runtime, does not manage; `reason` is what it raised."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def convert_estimator(estimator: Any, request: Request) -> Conversion:  # noqa: ANN401 - an estimator
+    """Convert a fitted estimator; see `dbscore.convert.convert` for what it takes, gives and raises."""
+    subject = _examine(_fitted(estimator), request)
+    attempts: list[_Attempt] = []
+    failures: dict[str, Exception] = {}
+    for wanted in ("float64", "float32"):
+        try:
+            attempt = _attempt(subject, wanted, request)
+        except _UnconvertibleError as error:
+            failures[wanted] = error.reason
+            continue
+        attempts.append(attempt)
+        if attempt.parity is None or attempt.parity.total_mismatches == 0:
+            break
+    if not attempts:
+        raise _refusal(subject.estimator, failures)
+    chosen = min(attempts, key=lambda a: a.parity is not None and a.parity.total_mismatches > 0)
+    notes = [*subject.notes, *_why(chosen, attempts, failures)]
+    return Conversion(
+        onnx=chosen.onnx,
+        signature=chosen.signature,
+        provenance=Provenance(
+            source=request.kind,
+            estimator=qualified(subject.estimator),
+            producer=f"{chosen.model.producer_name} {chosen.model.producer_version}".strip(),
+            precision=chosen.precision,
+            opsets=opsets(chosen.model),
+            libraries=_libraries(),
+            corrections=corrections(subject.seen, chosen.precision, subject.missing),
+            notes=tuple(notes),
+        ),
+        parity=chosen.parity,
+        checks=_checks(subject, chosen.signature, request.seed) if chosen.parity is not None else None,
+    )
+
+
+def _fitted(estimator: Any) -> Any:  # noqa: ANN401 - an estimator
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError as error:
+        raise ConversionError(
+            f"{qualified(estimator)} is not fitted", remedy="Call fit before converting."
+        ) from error
+    except TypeError as error:
+        raise ConversionError(
+            f"{type(estimator).__qualname__} is no scikit-learn estimator: {error}",
+            remedy="Export it to ONNX with its own library and pass the bytes.",
+        ) from error
+    while hasattr(estimator, "best_estimator_"):
+        estimator = estimator.best_estimator_
+    return estimator
+
+
+def _examine(estimator: Any, request: Request) -> _Subject:  # noqa: ANN401 - an estimator
+    sample = _sample(estimator, request)
+    used = used_columns(estimator, sample)
+    columns = [sample.columns[i] for i in used]
+    names = [c.source for c in sample.columns]
+    spans = spans_of(sample.columns)
+    width = spans[-1].stop if spans else 0
+    seen = visits(estimator, width, names if sample.form == "frame" else None)
+    native = Native(estimator, sample, used)
+    rows = sample.tuples(used)
+    own = [spans[i] for i in used]
+    asked = requested(request.null_policy, [(c.source, c.name) for c in columns])
+    nulls, notes = decide(native, columns, rows, seen=seen, spans=own, asked=asked)
+    notes = [*sample.notes, *notes]
+    every, origins = list(rows), ["sample"] * len(rows)
+    more, said = threshold_rows(
+        rows, columns, seen=seen, spans=own, limit=request.max_rows, seed=request.seed
+    )
+    every, origins, notes = every + more, origins + ["threshold"] * len(more), notes + said
+    gaps = _null_rows(rows, nulls, request.seed)
+    every, origins = every + gaps, origins + ["null"] * len(gaps)
+    strict = [i for i, null in enumerate(nulls) if null.policy is NullPolicy.NULL]
+    kept = [i for i, row in enumerate(every) if not any(row[j] is None for j in strict)]
+    every, origins = [every[i] for i in kept], [origins[i] for i in kept]
+    answers, refused = _answer_all(native, every)
+    if refused:
+        notes.append(f"the native estimator refuses {len(refused)} of the rows: {refused[min(refused)]}")
+        every = [row for i, row in enumerate(every) if i not in refused]
+        origins = [origin for i, origin in enumerate(origins) if i not in refused]
+    return _Subject(
+        estimator=estimator,
+        sample=sample,
+        used=used,
+        seen=seen,
+        native=native,
+        nulls=nulls,
+        missing=choose_missing(columns, seen),
+        rows=every,
+        origins=origins,
+        answers=answers,
+        notes=notes,
+    )
+
+
+def _sample(estimator: Any, request: Request) -> Sample:  # noqa: ANN401 - an estimator
+    known = getattr(estimator, "feature_names_in_", None)
+    names = None if known is None else [str(name) for name in known]
+    width = getattr(estimator, "n_features_in_", None)
+    if request.sample is not None:
+        return read_sample(
+            request.sample,
+            names=names,
+            width=width,
+            types=request.columns,
+            embedding=request.embedding,
+            max_rows=request.max_rows,
+            seed=request.seed,
+        )
+    vectorizer = any(isinstance(step, CountVectorizer | HashingVectorizer) for step in fronts(estimator))
+    if width is None and vectorizer:
+        return without_sample(["text"], types=request.columns, texts=[True], form="texts")
+    if width is None:
+        raise FeatureError(
+            f"{qualified(estimator)} does not say how many columns it takes",
+            remedy="Pass a sample of the rows that it was fitted on.",
+        )
+    if request.embedding is not None:
+        return read_sample(
+            np.empty((0, width)), names=None, width=width, types=request.columns, embedding=request.embedding
+        )
+    sources = names or [f"f{i}" for i in range(width)]
+    texts = text_columns(visits(estimator, width, names), width)
+    return without_sample(
+        sources, types=request.columns, texts=texts, form="matrix" if names is None else "frame"
+    )
+
+
+def _null_rows(rows: Sequence[tuple[Any, ...]], nulls: Sequence[Nulls], seed: int) -> list[tuple[Any, ...]]:
+    """Rows in which each feature that may be missing is, alone; and rows in which all of them are."""
+    free = [i for i, null in enumerate(nulls) if null.policy is NullPolicy.NAN]
+    if not rows or not free:
+        return []
+    whole = [row for row in rows if all(v is not None for v in row)] or list(rows)
+    random = np.random.default_rng(seed)
+    each = max(1, min(20, 1000 // len(free)))
+    made = []
+    for gap in [*([i] for i in free), free]:
+        for _ in range(each):
+            row = list(whole[int(random.integers(len(whole)))])
+            for i in gap:
+                row[i] = None
+            made.append(tuple(row))
+    return made
+
+
+def _answer_all(native: Native, rows: list[tuple[Any, ...]]) -> tuple[Answers | None, dict[int, str]]:
+    """Return the native answers for all rows it takes, and its error for each row that it refuses."""
+    if not rows:
+        return None, {}
+    try:
+        return native.answer(rows), {}
+    except Exception as error:  # noqa: BLE001 - whatever it raises, it refuses
+        first = error
+    refused: dict[int, str] = {}
+
+    def halve(indexes: list[int]) -> None:
+        try:
+            native.answer([rows[i] for i in indexes])
+        except Exception as error:  # noqa: BLE001
+            if len(indexes) == 1:
+                refused[indexes[0]] = str(error).splitlines()[0]
+                return
+            middle = len(indexes) // 2
+            halve(indexes[:middle])
+            halve(indexes[middle:])
+
+    halve(list(range(len(rows))))
+    kept = [row for i, row in enumerate(rows) if i not in refused]
+    if not kept:
+        raise FeatureError(
+            f"the native estimator refuses every row of the sample: {first}",
+            remedy="Pass rows such as it was fitted on.",
+        ) from first
+    return native.answer(kept), refused
+
+
+def _attempt(subject: _Subject, wanted: str, request: Request) -> _Attempt:
+    features, tensors = build_features(
+        subject.estimator,
+        subject.sample,
+        used=subject.used,
+        nulls=subject.nulls,
+        seen=subject.seen,
+        missing=subject.missing,
+        precision=wanted,
+    )
+    try:
+        model = to_onnx(
+            subject.estimator,
+            tensors,
+            unused=_unused(subject, tensors, wanted),
+            precision=wanted,
+            missing=subject.missing,
+            outputs=2 if subject.native.has_probabilities else 1,
+        )
+    except Exception as error:  # skl2onnx raises what it likes
+        raise _UnconvertibleError(error) from error
+    onnx = model.SerializeToString(deterministic=True)
+    if len(onnx) > request.max_bytes:
+        raise ArtifactError(
+            f"the converted model has {len(onnx)} bytes, more than the limit of {request.max_bytes}",
+            remedy="Make the model smaller, or raise DBSCORE_MAX_MODEL_MB.",
+        )
+    outputs, classes = describe_outputs(model, subject.estimator, subject.native, subject.answers)
+    signature = Signature(
+        task=subject.native.task, features=features, tensors=tensors, outputs=outputs, classes=classes
+    )
+    found = precision(model) if _floats(model) else wanted
+    raw = _run(onnx, feeds(signature, subject.rows))
+    parity = None
+    if subject.answers is not None:
+        parity = compare(
+            signature=signature,
+            rows=subject.rows,
+            origins=subject.origins,
+            native=subject.answers,
+            converted=answers_of(outputs, raw),
+            tolerance=request.tolerance or (FLOAT64 if found == "float64" else FLOAT32),
+        )
+    return _Attempt(precision=found, model=model, onnx=onnx, signature=signature, parity=parity)
+
+
+def _run(onnx: bytes, given: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+    try:
+        session = open_session(onnx)
+        rows = len(next(iter(given.values())))
+        raw = run(session, given) if rows else {}
+    except Exception as error:  # ONNX Runtime has its own exceptions, one per status code
+        raise _UnconvertibleError(error) from error
+    for name, value in raw.items():
+        if len(value) != rows:
+            raise _UnconvertibleError(ValueError(f"output {name!r} has {len(value)} answers for {rows} rows"))
+    return raw
+
+
+def _floats(model: ModelProto) -> bool:
+    return any(o.type.tensor_type.elem_type in (1, 11) for o in (*model.graph.input, *model.graph.output))
+
+
+def _unused(subject: _Subject, tensors: Sequence[Tensor], wanted: str) -> list[Tensor]:
+    if len(subject.used) == len(subject.sample.columns):
+        return []
+    named = {t.name for t in tensors}
+    return [
+        Tensor(name=c.source, dtype="string" if c.type is SqlType.TEXT else wanted, width=c.width)
+        for c in subject.sample.columns
+        if c.source not in named
+    ]
+
+
+def _checks(subject: _Subject, signature: Signature, seed: int) -> Checks | None:
+    if subject.answers is None:
+        return None
+    usable = scorable(signature, subject.rows)
+    if not all(usable):
+        raise AssertionError("rows that a NULL leaves without a prediction were compared")
+    return pick_checks(
+        signature=signature, rows=subject.rows, origins=subject.origins, native=subject.answers, seed=seed
+    )
+
+
+def _why(chosen: _Attempt, attempts: Sequence[_Attempt], failures: Mapping[str, Exception]) -> list[str]:
+    if chosen.precision == "float64":
+        return []
+    if "float64" in failures:
+        return [f"float32, as float64 fails: {_first_line(failures['float64'])}"]
+    other = attempts[0]
+    if other is chosen or other.parity is None:
+        return ["float32, as the converter computes part of it so"]
+    return [
+        f"float32, as in float64 {other.parity.total_mismatches} rows differ, "
+        f"by up to {other.parity.max_absolute:.3g}"
+    ]
+
+
+def _refusal(estimator: Any, failures: Mapping[str, Exception]) -> ConversionError:  # noqa: ANN401
+    said = {wanted: _first_line(error) for wanted, error in failures.items()}
+    same = len(set(said.values())) == 1
+    reasons = said["float32"] if same else "; ".join(f"in {w}: {text}" for w, text in said.items())
+    error = ConversionError(
+        f"{qualified(estimator)} cannot be converted to ONNX ({reasons})",
+        remedy="Use an estimator that skl2onnx supports, replace custom steps by scikit-learn's own, "
+        "or export the model to ONNX yourself and pass the bytes.",
+    )
+    error.__cause__ = next(iter(failures.values()))
+    return error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}".removesuffix(": ")
+
+
+def _libraries() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
