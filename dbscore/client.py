@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
+    import numpy as np
     import pandas as pd
     from sqlalchemy import Connection
 
@@ -46,7 +47,7 @@ class Client:
         if not target:
             raise ServerError(
                 "no database was named",
-                remedy="Set DBSCORE_URL or pass a URL; `dbscore server start` gives you a private server and prints its URL.",
+                remedy="Set DBSCORE_URL or pass --url; `dbscore server start` starts a private server and prints its URL.",
             )
         self._engine = connect(target)
 
@@ -109,7 +110,7 @@ class Client:
         name: str,
         source: object,
         *,
-        sample: pd.DataFrame | Any | None = None,
+        sample: pd.DataFrame | np.ndarray | None = None,
         table: str | Sequence[str] = (),
         alias: str | None = None,
         metrics: Mapping[str, float] | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, LiteralString, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg import sql
@@ -18,12 +18,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-__all__ = ["connect", "run", "script", "transaction", "typed_errors"]
+__all__ = ["connect", "run", "scalar", "script", "transaction", "typed_errors"]
 
 _BY_SQLSTATE = {
-    cls.sqlstate: cls
-    for cls in vars(errors).values()
-    if isinstance(cls, type) and issubclass(cls, errors.DbscoreError)
+    cls.sqlstate: cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.DbscoreError)
 }
 
 
@@ -54,12 +52,20 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 
 
 def run(
-    connection: Connection, statement: str | sql.Composable, parameters: Sequence[Any] | Mapping[str, Any] | None = None
+    connection: Connection,
+    statement: str | sql.SQL | sql.Composed,
+    parameters: Sequence[Any] | Mapping[str, Any] | None = None,
 ) -> psycopg.Cursor[Any]:
     """Run one statement that SQLAlchemy has no construct for; without parameters a `%` is just a `%`."""
-    if isinstance(statement, str):
-        statement = sql.SQL(cast("LiteralString", statement))
-    return _driver(connection).execute(statement, parameters)
+    return _driver(connection).execute(statement.encode() if isinstance(statement, str) else statement, parameters)
+
+
+def scalar(
+    connection: Connection, statement: str | sql.Composed, parameters: Sequence[Any] | Mapping[str, Any] | None = None
+) -> Any:  # noqa: ANN401 - any SQL value
+    """Run one statement and return the first column of its first row, None where there is no row."""
+    row = run(connection, statement, parameters).fetchone()
+    return None if row is None else row[0]
 
 
 def script(connection: Connection, text: str) -> None:

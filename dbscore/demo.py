@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -16,6 +15,7 @@ from dbscore.signature import feature_identifiers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import pandas as pd
 
@@ -85,7 +85,9 @@ def run_demo(
         client.install()
         _start_anew(client, connection, chosen.name)
         table = _load(connection, chosen)
-        say(f"{len(chosen.features):,} rows are in the table {table}; {int(chosen.held_out.sum()):,} are held out of training.")
+        say(
+            f"{len(chosen.features):,} rows are in the table {table}; {int(chosen.held_out.sum()):,} are held out of training."
+        )
         metric, versions, mismatches = {}, [], 0
         for kind, estimator in _estimators(chosen).items():
             train = chosen.features[~chosen.held_out].iloc[:TRAINING_ROWS]
@@ -138,7 +140,9 @@ def _from_file(path: Path, target: str | None) -> _Data:
     frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
     if target is None or target not in frame.columns:
         raise FeatureError(
-            f"{path.name} has no column {target!r} to predict" if target else f"no column of {path.name} was named as the target",
+            f"{path.name} has no column {target!r} to predict"
+            if target
+            else f"no column of {path.name} was named as the target",
             remedy=f"Pass --target with one of {', '.join(map(str, frame.columns))}.",
         )
     frame = frame[frame[target].notna()].reset_index(drop=True)
@@ -183,7 +187,9 @@ def _load(connection: psycopg.Connection[Any], data: _Data) -> str:
     columns = [data.features[c] for c in data.features.columns] + [data.target]
     names.append(feature_identifiers([str(data.target.name)])[0])
     table = sql.Identifier(SCHEMA, data.name)
-    declared = [sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(kind(c))) for n, c in zip(names, columns, strict=True)]  # type: ignore[arg-type]
+    declared = [
+        sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(kind(c))) for n, c in zip(names, columns, strict=True)
+    ]  # type: ignore[arg-type]
     connection.execute(sql.SQL("create schema {}").format(sql.Identifier(SCHEMA)))
     connection.execute(
         sql.SQL("create table {} (row_id bigint primary key, {})").format(table, sql.SQL(", ").join(declared))
@@ -273,7 +279,7 @@ def _show_queries(  # noqa: PLR0913, PLR0917 - the parts of the scene
 
     say("\nPredictions are columns:")
     score = f", round(models.{name}_score(t)::numeric, 4) as score" if "auc" in versions[0].metrics else ""
-    show(f"select t.row_id, t.{target}, models.{name}(t) as predicted{score} from {table} t order by t.row_id limit 5")  # noqa: S608
+    show(f"select t.row_id, t.{target}, models.{name}(t) as predicted{score} from {table} t order by t.row_id limit 5")
     if data.is_classification:
         show(
             f"select t.{target}, models.{name}(t) as predicted, count(*) from {table} t group by 1, 2 order by 1, 2"  # noqa: S608
@@ -295,7 +301,9 @@ def _show_queries(  # noqa: PLR0913, PLR0917 - the parts of the scene
         f"select dbscore.predict('{data.name}@challenger', (select jsonb_object_agg(key, value) from jsonb_each(to_jsonb(t)) where key in ({keys})))"  # noqa: S608
         f" from {table} t where t.row_id = 0"
         if len(features) > WIDEST_ROW_SHOWN
-        else f"select dbscore.predict('{data.name}@challenger', to_jsonb(t) - 'row_id' - {target!r}) from {table} t where t.row_id = 0".replace('"', "")  # noqa: S608
+        else f"select dbscore.predict('{data.name}@challenger', to_jsonb(t) - 'row_id' - {target!r}) from {table} t where t.row_id = 0".replace(
+            '"', ""
+        )
     )
     say(f"\nPromote version 2, in one transaction: client.promote('{data.name}:2')")
     client.promote(f"{data.name}:2", reason="demo: the tree model is next")

@@ -17,11 +17,12 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
+import plpy
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import onnxruntime as ort
-    import plpy
 
 # relative to the data directory, which is every backend's working directory
 DIRECTORY = "dbscore"
@@ -417,7 +418,10 @@ class Row:
         elif feature["largest"] is not None and abs(value) > feature["largest"]:
             problem = f"{value!r}, beyond the largest number that the model takes, {feature['largest']!r}"
         if problem:
-            self.refuse(f"feature {feature['name']} is {problem}", "Pass a finite number, or NULL for a NULL prediction.")
+            self.refuse(
+                f"feature {feature['name']} is {problem}",
+                "Pass a finite number, or NULL for a NULL prediction.",
+            )
         return value
 
     def from_array(self, numbers: list[Any], texts: list[Any] | None) -> list[Any]:
@@ -445,7 +449,10 @@ class Row:
         row = json.loads(text)
         names = [f["name"] for f in self.features]
         if not isinstance(row, dict):
-            self.refuse(f"the features are {text:.{SHOWN}}, not a JSON object", f"Pass an object with {', '.join(names)}.")
+            self.refuse(
+                f"the features are {text:.{SHOWN}}, not a JSON object",
+                f"Pass an object with {', '.join(names)}.",
+            )
         missing, unknown = [n for n in names if n not in row], [n for n in row if n not in names]
         if missing or unknown:
             said = [f"feature {n} is missing" for n in missing] + [f"feature {n!r} is unknown" for n in unknown]
@@ -513,7 +520,8 @@ def scorer(name: str, sha256: str, signature_json: str, form: str, result: str) 
             return _as_json(model, signature, outputs, answer) if result == "json" else answer
         except Exception as error:  # noqa: BLE001 - whatever ONNX Runtime says of this row
             row.refuse(
-                f"ONNX Runtime cannot score the row {list(values)!r:.{SHOWN}}: {error}", "Correct the row's values."
+                f"ONNX Runtime cannot score the row {list(values)!r:.{SHOWN}}: {error}",
+                "Correct the row's values.",
             )
 
     return call

@@ -195,8 +195,7 @@ class Signature:
             ),
             tensors=tuple(Tensor(**t) for t in data["tensors"]),
             outputs=tuple(
-                Output(**{**o, "kind": OutputKind(o["kind"]), "type": SqlType(o["type"])})
-                for o in data["outputs"]
+                Output(**{**o, "kind": OutputKind(o["kind"]), "type": SqlType(o["type"])}) for o in data["outputs"]
             ),
             classes=None if data["classes"] is None else tuple(data["classes"]),
         )

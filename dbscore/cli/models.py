@@ -29,9 +29,7 @@ def deploy(  # noqa: PLR0913 - one option each
         Path, typer.Argument(help="An .onnx or .skops file; a pickle or joblib file with --trust-pickle.")
     ],
     *,
-    sample: Annotated[
-        Path | None, typer.Option(help="Rows as the model was fitted on: a parquet or csv file.")
-    ] = None,
+    sample: Annotated[Path | None, typer.Option(help="Rows as the model was fitted on: a parquet or csv file.")] = None,
     table: Annotated[
         list[str] | None, typer.Option(help="A table whose rows the functions take; may be repeated.")
     ] = None,
@@ -78,7 +76,12 @@ def deploy(  # noqa: PLR0913 - one option each
 
 @commands.command()
 def promote(
-    reference: Reference, *, alias: Alias = CHAMPION, reason: Reason = "", url: Url = None, as_json: AsJson = False
+    reference: Reference,
+    *,
+    alias: Alias = CHAMPION,
+    reason: Reason = "",
+    url: Url = None,
+    as_json: AsJson = False,
 ) -> None:
     """Point an alias to a version: `dbscore promote tip:3`, `dbscore promote tip@challenger`."""
     with client(url) as c:
@@ -116,9 +119,7 @@ def retire(reference: Reference, *, url: Url = None, as_json: AsJson = False) ->
 def drop(
     reference: Annotated[str, typer.Argument(help="churn:3, or churn for the whole model.")],
     *,
-    with_aliases: Annotated[
-        bool, typer.Option("--with-aliases", help="Remove the aliases that stand for it.")
-    ] = False,
+    with_aliases: Annotated[bool, typer.Option("--with-aliases", help="Remove the aliases that stand for it.")] = False,
     url: Url = None,
 ) -> None:
     """Drop a version or a whole model; refused while an alias stands for it."""
@@ -153,8 +154,16 @@ def list_models(
         show_table(
             ["version", "aliases", "status", "estimator", "precision", "metrics", "deployed", "by"],
             [
-                (v.reference, ", ".join(v.aliases), v.status, v.provenance.get("estimator"), v.provenance["precision"])
-                + (_metrics(v.metrics), f"{v.created_at:%Y-%m-%d %H:%M}", v.created_by)
+                (
+                    v.reference,
+                    ", ".join(v.aliases),
+                    v.status,
+                    v.provenance.get("estimator"),
+                    v.provenance["precision"],
+                    _metrics(v.metrics),
+                    f"{v.created_at:%Y-%m-%d %H:%M}",
+                    v.created_by,
+                )
                 for v in versions
             ],
         )
@@ -178,7 +187,15 @@ def history(name: Name, *, url: Url = None, as_json: AsJson = False) -> None:
         show_table(
             ["when", "who", "action", "alias", "from", "to", "reason"],
             [
-                (f"{m.moved_at:%Y-%m-%d %H:%M:%S}", m.moved_by, m.action, m.alias, m.from_number, m.to_number, m.reason)
+                (
+                    f"{m.moved_at:%Y-%m-%d %H:%M:%S}",
+                    m.moved_by,
+                    m.action,
+                    m.alias,
+                    m.from_number,
+                    m.to_number,
+                    m.reason,
+                )
                 for m in moves
             ],
         )
@@ -186,7 +203,10 @@ def history(name: Name, *, url: Url = None, as_json: AsJson = False) -> None:
 
 @commands.command()
 def export(
-    reference: Reference, path: Annotated[Path, typer.Argument(help="The .onnx file to write.")], *, url: Url = None
+    reference: Reference,
+    path: Annotated[Path, typer.Argument(help="The .onnx file to write.")],
+    *,
+    url: Url = None,
 ) -> None:
     """Write a version's ONNX bytes, as they were stored, to a file."""
     with client(url) as c:
@@ -195,9 +215,7 @@ def export(
 
 
 @commands.command()
-def grant(
-    name: Name, role: Annotated[str, typer.Argument(help="Who may score it.")], *, url: Url = None
-) -> None:
+def grant(name: Name, role: Annotated[str, typer.Argument(help="Who may score it.")], *, url: Url = None) -> None:
     """Let a role score a model: every version and alias there is, and those to come."""
     with client(url) as c:
         c.grant(name, role)
@@ -248,7 +266,10 @@ def _show(version: Version, *, as_json: bool) -> None:
         ("answer", f"{signature.task}: {signature.prediction.type}"),
         ("classes", None if signature.classes is None else ", ".join(map(repr, signature.classes))),
         ("parity", "nothing to compare with" if parity is None else _parity(parity)),
-        ("accepted", version.mismatch_accepted_by and f"{version.mismatch_accepted_by}: {version.mismatch_reason}"),
+        (
+            "accepted",
+            version.mismatch_accepted_by and f"{version.mismatch_accepted_by}: {version.mismatch_reason}",
+        ),
         ("deployed", f"{version.created_at:%Y-%m-%d %H:%M:%S %Z} by {version.created_by}"),
     ]
     rows += [(f"feature {f.name}", f"{f.type}, NULL is {_null(f.null_policy)}") for f in signature.features]

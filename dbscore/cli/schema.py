@@ -62,7 +62,8 @@ def status(*, url: Url = None, as_json: AsJson = False) -> None:
 def print_sql(
     *,
     part: Annotated[
-        Literal["all", "superuser", "owner"], typer.Option(help="`superuser`: what only a superuser can create.")
+        Literal["all", "superuser", "owner"],
+        typer.Option(help="`superuser`: what only a superuser can create."),
     ] = "all",
     owner: Annotated[str | None, typer.Option(help="The role that will own the schemas and deploy.")] = None,
     models_schema: Annotated[str, typer.Option(help="The schema for the generated functions.")] = "models",

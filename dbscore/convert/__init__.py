@@ -72,17 +72,15 @@ def convert(  # noqa: PLR0913 - each is a decision of the caller's, all by keywo
         ArtifactError: The ONNX model is refused, or exceeds `max_bytes`.
         UntrustedSourceError: The file could run code, and nobody said that it is trusted.
     """
-    from dbscore.convert.sources import open_source  # noqa: PLC0415 - lazily: see the module's docstring
+    from dbscore.convert.sources import open_source
 
     opened = open_source(source, trust_pickle=trust_pickle, trusted_types=trusted_types, max_bytes=max_bytes)
     if opened.onnx is not None:
-        from dbscore.convert.foreign import convert_onnx  # noqa: PLC0415
+        from dbscore.convert.foreign import convert_onnx
 
-        return convert_onnx(
-            opened.onnx, sample=sample, columns=columns, null_policy=null_policy, max_bytes=max_bytes
-        )
+        return convert_onnx(opened.onnx, sample=sample, columns=columns, null_policy=null_policy, max_bytes=max_bytes)
     try:
-        from dbscore.convert.estimator import Request, convert_estimator  # noqa: PLC0415
+        from dbscore.convert.estimator import Request, convert_estimator
     except ImportError as error:
         raise ConversionError(
             f"converting an estimator needs {error.name}, which is not installed",

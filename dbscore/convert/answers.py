@@ -60,9 +60,7 @@ class _Given:
         return self.dtype in _LABELS
 
 
-def read_outputs(
-    model: ModelProto, data: bytes, tensors: Sequence[Tensor], keys: tuple[Any, ...] | None
-) -> Answered:
+def read_outputs(model: ModelProto, data: bytes, tensors: Sequence[Tensor], keys: tuple[Any, ...] | None) -> Answered:
     """Return the task and outputs that a graph's outputs look like.
 
     An integer, boolean or string output is a label; numbers beside it are its probabilities where they are named so
@@ -107,9 +105,7 @@ def _numeric(given: _Given) -> Answered:
     )
 
 
-def _labelled(
-    graph: GraphProto, label: _Given, numbers: Sequence[_Given], keys: tuple[Any, ...] | None
-) -> Answered:
+def _labelled(graph: GraphProto, label: _Given, numbers: Sequence[_Given], keys: tuple[Any, ...] | None) -> Answered:
     notes: list[str] = []
     classes = keys or _classes(graph, label.name)
     named = [g for g in numbers if "prob" in g.name.lower() or keys is not None]
@@ -122,9 +118,7 @@ def _labelled(
         type=(_LABELS if label.width == 1 else _LABEL_ARRAYS)[label.dtype],
         width=label.width,
     )
-    task = (
-        Task.CLASSIFICATION if classes is not None or label.dtype in ("string", "bool") else Task.CLUSTERING
-    )
+    task = Task.CLASSIFICATION if classes is not None or label.dtype in ("string", "bool") else Task.CLUSTERING
     if label.dtype == "bool" and classes is not None:
         classes = tuple(bool(c) for c in classes)
     fitting = [g for g in named if classes is not None and g.width in (0, len(classes))]

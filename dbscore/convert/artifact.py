@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto
 
 from dbscore.convert.graph import dimensions, dtype_of, inputs, tensors

@@ -68,7 +68,8 @@ class Parity:
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as JSON values (NaN and infinities as strings)."""
-        return _jsonable(asdict(self))
+        found: dict[str, Any] = _jsonable(asdict(self))
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +98,8 @@ class Provenance:
 
     def to_json(self) -> dict[str, Any]:
         """Return the provenance as JSON values."""
-        return _jsonable(asdict(self))
+        found: dict[str, Any] = _jsonable(asdict(self))
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

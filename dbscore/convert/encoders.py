@@ -108,8 +108,7 @@ def _impute(nodes: Nodes, operator: Any) -> None:  # noqa: ANN401
 
 def _flags(nodes: Nodes, matrix: str, indicator: Any, operator: Any) -> str:  # noqa: ANN401
     gaps = _gaps(nodes, matrix, indicator.missing_values, text=_is_text(operator))
-    chosen = nodes.columns(nodes.cast(gaps), [int(i) for i in indicator.features_])
-    return chosen
+    return nodes.columns(nodes.cast(gaps), [int(i) for i in indicator.features_])
 
 
 def _gaps(nodes: Nodes, matrix: str, missing_values: Any, *, text: bool) -> str:  # noqa: ANN401
@@ -176,9 +175,7 @@ def _any(nodes: Nodes, column: str, categories: list[Any]) -> str:
     plain = [float(c) for c in categories if not is_gap(c)]
     if plain:
         equal = nodes.cast(nodes.add("Equal", [column, nodes.numbers([plain])]))
-        hits.append(
-            equal if len(plain) == 1 else nodes.add("ReduceSum", [equal, nodes.integers([1])], keepdims=1)
-        )
+        hits.append(equal if len(plain) == 1 else nodes.add("ReduceSum", [equal, nodes.integers([1])], keepdims=1))
     if len(plain) < len(categories):
         hits.append(nodes.cast(nodes.add("IsNaN", [column])))
     if not hits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -136,9 +136,7 @@ def _fitted(estimator: Any) -> Any:  # noqa: ANN401 - an estimator
     try:
         check_is_fitted(estimator)
     except NotFittedError as error:
-        raise ConversionError(
-            f"{qualified(estimator)} is not fitted", remedy="Call fit before converting."
-        ) from error
+        raise ConversionError(f"{qualified(estimator)} is not fitted", remedy="Call fit before converting.") from error
     except TypeError as error:
         raise ConversionError(
             f"{type(estimator).__qualname__} is no scikit-learn estimator: {error}",
@@ -164,9 +162,7 @@ def _examine(estimator: Any, request: Request) -> _Subject:  # noqa: ANN401 - an
     nulls, notes = decide(native, columns, rows, seen=seen, spans=own, asked=asked)
     notes = [*sample.notes, *notes]
     every, origins = list(rows), ["sample"] * len(rows)
-    more, said = threshold_rows(
-        rows, columns, seen=seen, spans=own, limit=request.max_rows, seed=request.seed
-    )
+    more, said = threshold_rows(rows, columns, seen=seen, spans=own, limit=request.max_rows, seed=request.seed)
     every, origins, notes = every + more, origins + ["threshold"] * len(more), notes + said
     gaps = _null_rows(rows, nulls, request.seed)
     every, origins = every + gaps, origins + ["null"] * len(gaps)
@@ -221,9 +217,7 @@ def _sample(estimator: Any, request: Request) -> Sample:  # noqa: ANN401 - an es
         )
     sources = names or [f"f{i}" for i in range(width)]
     texts = text_columns(visits(estimator, width, names), width)
-    return without_sample(
-        sources, types=request.columns, texts=texts, form="matrix" if names is None else "frame"
-    )
+    return without_sample(sources, types=request.columns, texts=texts, form="matrix" if names is None else "frame")
 
 
 def _null_rows(rows: Sequence[tuple[Any, ...]], nulls: Sequence[Nulls], seed: int) -> list[tuple[Any, ...]]:
@@ -286,7 +280,7 @@ def _attempt(subject: _Subject, wanted: str, request: Request) -> _Attempt:
         precision=wanted,
     )
     try:
-        model = to_onnx(
+        model, called = to_onnx(
             subject.estimator,
             tensors,
             unused=_unused(subject, tensors, wanted),
@@ -296,6 +290,8 @@ def _attempt(subject: _Subject, wanted: str, request: Request) -> _Attempt:
         )
     except Exception as error:  # skl2onnx raises what it likes
         raise _UnconvertibleError(error) from error
+    features = tuple(replace(f, tensor=called[f.tensor]) for f in features)
+    tensors = tuple(replace(t, name=called[t.name]) for t in tensors)
     onnx = model.SerializeToString(deterministic=True)
     if len(onnx) > request.max_bytes:
         raise ArtifactError(
@@ -369,8 +365,10 @@ def _why(chosen: _Attempt, attempts: Sequence[_Attempt], failures: Mapping[str, 
     if other is chosen or other.parity is None:
         return ["float32, as the converter computes part of it so"]
     return [
-        f"float32, as in float64 {other.parity.total_mismatches} rows differ, "
-        f"by up to {other.parity.max_absolute:.3g}"
+        (
+            f"float32, as in float64 {other.parity.total_mismatches} rows differ, "
+            f"by up to {other.parity.max_absolute:.3g}"
+        )
     ]
 
 

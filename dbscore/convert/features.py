@@ -40,9 +40,7 @@ def fronts(estimator: Any) -> list[Any]:  # noqa: ANN401 - an estimator
         steps = [step for _, step in estimator.steps if step is not None and step != "passthrough"]
         return fronts(steps[0]) if steps else []
     if isinstance(estimator, FeatureUnion):
-        return [
-            f for _, step in estimator.transformer_list if not isinstance(step, str) for f in fronts(step)
-        ]
+        return [f for _, step in estimator.transformer_list if not isinstance(step, str) for f in fronts(step)]
     return [estimator]
 
 
@@ -112,7 +110,7 @@ def choose_missing(columns: Sequence[Column], seen: Sequence[Visit]) -> str:
     return missing
 
 
-def build_features(  # noqa: PLR0913 - what is known of the columns, by keyword
+def build_features(
     estimator: Any,  # noqa: ANN401
     sample: Sample,
     *,

@@ -48,9 +48,7 @@ def feeds(signature: Signature, rows: Sequence[tuple[Any, ...]]) -> dict[str, np
         array = arrays[feature.tensor]
         values = [row[i] for row in rows]
         span = slice(feature.position, feature.position + feature.width)
-        array[:, span] = (
-            _texts(feature, values) if array.dtype == object else _numbers(feature, values, array)
-        )
+        array[:, span] = _texts(feature, values) if array.dtype == object else _numbers(feature, values, array)
     return {t.name: arrays[t.name][:, 0] if t.rank == 1 else arrays[t.name] for t in signature.tensors}
 
 

@@ -202,9 +202,7 @@ def _check_type(slot: _Slot) -> None:
         )
 
 
-def _policies(
-    slots: Sequence[_Slot], names: Sequence[str], asked: Mapping[str, str] | str | None
-) -> list[NullPolicy]:
+def _policies(slots: Sequence[_Slot], names: Sequence[str], asked: Mapping[str, str] | str | None) -> list[NullPolicy]:
     wanted = requested(asked, [(s.source, n) for s, n in zip(slots, names, strict=True)])
     policies = []
     for i, slot in enumerate(slots):

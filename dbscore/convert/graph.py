@@ -9,7 +9,6 @@ from onnx import TensorProto, helper, numpy_helper
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from google.protobuf.message import Message
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 __all__ = [
@@ -26,7 +25,7 @@ __all__ = [
     "tensors",
 ]
 
-_DTYPES = {
+_DTYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32",
     TensorProto.DOUBLE: "float64",
     TensorProto.INT32: "int32",
@@ -36,7 +35,7 @@ _DTYPES = {
 }
 
 
-def tensors(message: Message) -> Iterator[TensorProto]:
+def tensors(message: Any) -> Iterator[TensorProto]:  # noqa: ANN401 - any protobuf message
     """Yield every tensor in a message: initializers, attributes, subgraphs, functions, sparse and training ones."""
     if isinstance(message, TensorProto):
         yield message
@@ -66,8 +65,7 @@ def dimensions(value: ValueInfoProto) -> list[int | None] | None:
     if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
         return None
     return [
-        d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None
-        for d in value.type.tensor_type.shape.dim
+        d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in value.type.tensor_type.shape.dim
     ]
 
 

@@ -22,10 +22,18 @@ from sklearn.impute import KNNImputer, SimpleImputer
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    RobustScaler,
+    StandardScaler,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+from dbscore.convert.groups import is_gap
 
 __all__ = ["Origin", "Visit", "selected", "visits"]
 
@@ -117,37 +125,41 @@ def _walk(
     found: list[Visit],
 ) -> _Columns | None:
     """Record the visits below `step`, and return the origins of its output; None where even their number is unknown."""
-    if step is None or (isinstance(step, str) and step == "passthrough"):
-        return columns
-    if isinstance(step, str):
-        return ()
+    if step is None or isinstance(step, str):
+        return () if step == "drop" else columns
     if isinstance(step, Pipeline):
-        current: _Columns | None = columns
-        for i, (_, inner) in enumerate(step.steps):
-            if current is None:
-                return None
-            current = _walk(inner, current, names if i == 0 else None, found)
-        return current
+        return _walk_pipeline(step, columns, names, found)
     if isinstance(step, ColumnTransformer):
-        parts = [
-            _walk(
-                inner,
-                tuple(columns[i] for i in indexes),
-                [names[i] for i in indexes] if names else None,
-                found,
-            )
-            for (_, inner, _), indexes in zip(
-                step.transformers_, selected(step, names, len(columns)), strict=True
-            )
-            if indexes
-        ]
-        return _joined(parts)
+        return _walk_columns(step, columns, names, found)
     if isinstance(step, FeatureUnion):
         return _joined([_walk(inner, columns, names, found) for _, inner in step.transformer_list])
     found.append(Visit(estimator=step, columns=columns))
     for inner, kept in _inside(step, columns):
         _walk(inner, kept, None, found)
     return _through(step, columns)
+
+
+def _walk_pipeline(
+    step: Pipeline, columns: _Columns, names: Sequence[str] | None, found: list[Visit]
+) -> _Columns | None:
+    current: _Columns | None = columns
+    for i, (_, inner) in enumerate(step.steps):
+        if current is None:
+            return None
+        current = _walk(inner, current, names if i == 0 else None, found)
+    return current
+
+
+def _walk_columns(
+    step: ColumnTransformer, columns: _Columns, names: Sequence[str] | None, found: list[Visit]
+) -> _Columns | None:
+    parts = []
+    chosen = selected(step, names, len(columns))
+    for (_, inner, _), indexes in zip(step.transformers_, chosen, strict=True):
+        if indexes:
+            own = [names[i] for i in indexes] if names else None
+            parts.append(_walk(inner, tuple(columns[i] for i in indexes), own, found))
+    return _joined(parts)
 
 
 def _joined(parts: list[_Columns | None]) -> _Columns | None:
@@ -178,30 +190,37 @@ def _inside(step: Any, columns: _Columns) -> Iterator[tuple[Any, _Columns]]:  # 
 def _through(step: Any, columns: _Columns) -> _Columns | None:  # noqa: ANN401
     if isinstance(step, SimpleImputer | KNNImputer):
         return _through_imputer(step, columns)
-    if isinstance(step, StandardScaler):
-        return _scaled(columns, step.scale_, step.mean_ if step.with_mean else None)
-    if isinstance(step, RobustScaler):
-        return _scaled(columns, step.scale_, step.center_)
-    if isinstance(step, MaxAbsScaler):
-        return _scaled(columns, step.scale_, None)
-    if isinstance(step, MinMaxScaler):
-        return _scaled(columns, 1.0 / step.scale_, -step.min_ / step.scale_)
     if isinstance(step, FunctionTransformer) and step.func is None:
         # what a fitted ColumnTransformer makes of 'passthrough'
         return columns
     if isinstance(step, SelectorMixin):
         return tuple(c for c, keep in zip(columns, step.get_support(), strict=True) if keep)
+    scaling = _scaling(step)
+    if scaling is not None:
+        return _scaled(columns, *scaling)
     try:
         return (None,) * len(step.get_feature_names_out())
     except (AttributeError, ValueError, TypeError):
         return None
 
 
+def _scaling(step: Any) -> tuple[Any, Any] | None:  # noqa: ANN401
+    """Return scale and offset that give back what a scaler was given; None for anything else."""
+    if isinstance(step, StandardScaler):
+        return step.scale_, step.mean_ if step.with_mean else None
+    if isinstance(step, RobustScaler):
+        return step.scale_, step.center_
+    if isinstance(step, MaxAbsScaler):
+        return step.scale_, None
+    if isinstance(step, MinMaxScaler):
+        return 1.0 / step.scale_, -step.min_ / step.scale_
+    return None
+
+
 def _through_imputer(step: Any, columns: _Columns) -> _Columns:  # noqa: ANN401
-    if isinstance(step, SimpleImputer):
-        kept = [s == s for s in step.statistics_]  # noqa: PLR0124 - a column with no value has NaN
-    else:
-        kept = list(np.asarray(step._valid_mask))  # noqa: SLF001 - it has no public name
+    # a column without any value has no statistic, and is dropped
+    simple = isinstance(step, SimpleImputer)
+    kept = [not is_gap(s) for s in step.statistics_] if simple else list(step._valid_mask)  # noqa: SLF001
     everything = bool(step.keep_empty_features)
     through = [c for c, keep in zip(columns, kept, strict=True) if keep or everything]
     flags = len(step.indicator_.features_) if step.add_indicator else 0

@@ -54,13 +54,10 @@ def _classify(nodes: Nodes, scope: Any, operator: Any, container: Any) -> None: 
     labels = scope.get_unique_variable_name("classes")
     values = model.classes_.tolist()
     if model.classes_.dtype.kind in "OUS":
-        container.add_initializer(
-            labels, TensorProto.STRING, [len(values)], [str(v).encode() for v in values]
-        )
+        container.add_initializer(labels, TensorProto.STRING, [len(values)], [str(v).encode() for v in values])
     else:
         container.add_initializer(labels, TensorProto.INT64, [len(values)], [int(v) for v in values])
     picked = nodes.add("ArrayFeatureExtractor", [labels, index], domain="ai.onnx.ml")
     flat = nodes.add("Reshape", [picked, nodes.integers([-1])])
     nodes.name(flat, operator)
-    name = scope.get_unique_operator_name("Identity")
-    container.add_node("Identity", [scores], [operator.outputs[1].full_name], name=name)
+    nodes.name(scores, operator, output=1)

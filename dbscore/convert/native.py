@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
 from sklearn.feature_selection import SelectorMixin
 
+from dbscore.convert.sqlvalue import integer_type
 from dbscore.errors import ConversionError
 from dbscore.signature import SqlType, Task
 
@@ -54,14 +55,17 @@ def task_of(estimator: Any) -> Task:  # noqa: ANN401 - an estimator
     """
     # a selector such as RFE passes predict on to its estimator, but what it is converted to is a transformer
     predicts = hasattr(estimator, "predict") and not isinstance(_last(estimator), SelectorMixin)
-    if predicts and is_classifier(estimator):
-        return Task.CLASSIFICATION
-    if predicts and is_regressor(estimator):
-        return Task.REGRESSION
-    if predicts and is_outlier_detector(estimator):
-        return Task.OUTLIER
-    # a mixture model, which scikit-learn calls a density estimator, predicts its component
-    if predicts and (is_clusterer(estimator) or not hasattr(estimator, "transform")):
+    kinds = {
+        Task.CLASSIFICATION: is_classifier,
+        Task.REGRESSION: is_regressor,
+        Task.OUTLIER: is_outlier_detector,
+        Task.CLUSTERING: is_clusterer,
+    }
+    found = next((task for task, is_kind in kinds.items() if predicts and is_kind(estimator)), None)
+    if found is not None:
+        return found
+    if predicts and not hasattr(estimator, "transform"):
+        # a mixture model, which scikit-learn calls a density estimator, predicts its component
         return Task.CLUSTERING
     if hasattr(estimator, "transform"):
         return Task.TRANSFORM
@@ -73,21 +77,14 @@ def task_of(estimator: Any) -> Task:  # noqa: ANN401 - an estimator
 
 def label_type(dtype: np.dtype[Any], values: Sequence[Any] = ()) -> SqlType:
     """Return the SQL type of labels of a numpy dtype; an object dtype is told by its values."""
-    if dtype.kind == "b":
-        return SqlType.BOOLEAN
-    if dtype.kind in "iu":
-        bits = dtype.itemsize * 8 + (dtype.kind == "u")
-        if bits <= 16:  # noqa: PLR2004 - bits of a smallint
-            return SqlType.SMALLINT
-        return SqlType.INTEGER if bits <= 32 else SqlType.BIGINT  # noqa: PLR2004 - bits of an integer
-    if dtype.kind == "f":
-        return SqlType.DOUBLE
     if dtype.kind == "O" and values:
         if all(isinstance(v, bool | np.bool_) for v in values):
             return SqlType.BOOLEAN
         if all(isinstance(v, int | np.integer) for v in values):
             return SqlType.BIGINT
-    return SqlType.TEXT
+    if dtype.kind in "iu":
+        return integer_type(dtype)
+    return {"b": SqlType.BOOLEAN, "f": SqlType.DOUBLE}.get(dtype.kind, SqlType.TEXT)
 
 
 def class_values(estimator: Any) -> tuple[Any, ...] | None:  # noqa: ANN401 - an estimator
@@ -142,7 +139,7 @@ class Native:
             return [columns[0].marker if v is None else v for v in values[0]]
         if self._sample.form == "matrix":
             return _matrix(columns, values, self._sample.dtype)
-        import pandas as pd  # noqa: PLC0415 - only where the estimator was fitted on a DataFrame
+        import pandas as pd
 
         return pd.DataFrame(
             {c.source: _series(pd, c, v) for c, v in zip(columns, values, strict=True)},
@@ -151,15 +148,13 @@ class Native:
 
 
 def _filler(column: Column) -> Any:  # noqa: ANN401 - any SQL value
-    found = next((v for v in column.values if v is not None), None)
+    found = next((v for v in column.values if v is not None), None)  # noqa: PD011 - not a pandas column
     if found is not None:
         return found
     return "" if column.type is SqlType.TEXT else 0
 
 
-def _matrix(
-    columns: Sequence[Column], values: list[list[Any]], dtype: np.dtype[Any] | None
-) -> np.ndarray[Any, Any]:
+def _matrix(columns: Sequence[Column], values: list[list[Any]], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
     rows = len(values[0]) if values else 0
     if dtype is not None and dtype.kind in "OUS":
         texts = np.empty((rows, len(columns)), dtype=object)
@@ -188,8 +183,7 @@ def _series(pd: Any, column: Column, values: list[Any]) -> Any:  # noqa: ANN401 
     if column.type is SqlType.TEXT:
         filled = [column.marker if v is None else v for v in values]
         # the new str dtype holds NaN for a missing text, an object column whatever it was given
-        plain = dtype is None or dtype == object
-        return pd.Series(filled, dtype=object if plain else dtype)
+        return pd.Series(filled, dtype=object if dtype is None else dtype)
     if dtype is not None and pd.api.types.is_extension_array_dtype(dtype):
         fits = all(v is None or float(v).is_integer() for v in values) or column.dtype.kind == "f"
         return pd.Series(values, dtype=dtype if fits else "Float64")
@@ -197,7 +191,7 @@ def _series(pd: Any, column: Column, values: list[Any]) -> Any:  # noqa: ANN401 
         whole = dtype is not None and dtype.kind in "iu" and not gaps
         numbers = pd.Series([np.nan if v is None else v for v in values], dtype=np.float64)
         return numbers.astype(dtype) if whole and (numbers % 1 == 0).all() else numbers
-    return pd.Series(values, dtype=None if dtype is None or dtype == object else dtype)
+    return pd.Series(values, dtype=None if dtype is None or dtype.kind == "O" else dtype)
 
 
 def _dense(out: Any) -> np.ndarray[Any, Any]:  # noqa: ANN401 - an array, a DataFrame, a sparse matrix

@@ -29,7 +29,8 @@ class Nodes:
     def __init__(self, scope: Any, container: Any, precision: str, missing: str) -> None:  # noqa: ANN401
         self._scope = scope
         self._container = container
-        self._type = TensorProto.DOUBLE if precision == "float64" else TensorProto.FLOAT
+        self.type = TensorProto.DOUBLE if precision == "float64" else TensorProto.FLOAT
+        self.boolean = TensorProto.BOOL
         self._dtype = np.dtype(precision)
         self.missing = missing
 
@@ -40,15 +41,15 @@ class Nodes:
         self._container.add_node(op, list(inputs), [output], op_domain=domain, name=name, **attributes)
         return output
 
-    def name(self, value: str, operator: Any) -> None:  # noqa: ANN401
-        """Make a value the output of the operator that is being converted."""
+    def name(self, value: str, operator: Any, *, output: int = 0) -> None:  # noqa: ANN401
+        """Make a value an output of the operator that is being converted."""
         name = self._scope.get_unique_operator_name("Identity")
-        self._container.add_node("Identity", [value], [operator.outputs[0].full_name], name=name)
+        self._container.add_node("Identity", [value], [operator.outputs[output].full_name], name=name)
 
     def numbers(self, rows: Sequence[Sequence[float]]) -> str:
         """Add a constant matrix of this precision."""
         array = np.array(rows, dtype=self._dtype)
-        return self._constant(self._type, list(array.shape), array.ravel().tolist())
+        return self._constant(self.type, list(array.shape), array.ravel().tolist())
 
     def texts(self, rows: Sequence[Sequence[Any]]) -> str:
         """Add a constant matrix of strings."""
@@ -80,7 +81,7 @@ class Nodes:
 
     def cast(self, value: str) -> str:
         """Cast to this precision."""
-        return self.add("Cast", [value], to=self._type)
+        return self.add("Cast", [value], to=self.type)
 
     def columns(self, matrix: str, indexes: Sequence[int]) -> str:
         """Take columns of a matrix."""

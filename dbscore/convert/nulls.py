@@ -92,17 +92,14 @@ def _covered(seen: Sequence[Visit]) -> set[int]:
     covered: set[int] = set()
     for visit in seen:
         if isinstance(visit.estimator, HistGradientBoostingClassifier | HistGradientBoostingRegressor) or (
-            isinstance(visit.estimator, SimpleImputer | KNNImputer)
-            and _is_nan(visit.estimator.missing_values)
+            isinstance(visit.estimator, SimpleImputer | KNNImputer) and _is_nan(visit.estimator.missing_values)
         ):
             covered |= {origin.column for origin in visit.columns if origin is not None}
     return covered
 
 
 def _is_nan(value: Any) -> bool:  # noqa: ANN401 - an imputer's missing_values
-    return (
-        value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and math.isnan(value))
-    )
+    return value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and math.isnan(value))
 
 
 def _complete(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -125,13 +122,15 @@ def _largest(native: Native, probes: list[tuple[Any, ...]], index: int, column: 
     """
 
     def refuses(size: float) -> bool:
+        # a logarithm refuses one sign, which is no matter of size
         for value in (size, -size):
             given: Any = [value] * column.width if column.type.is_array else value
             try:
                 native.answer(_changed(probes, index, given))
-            except Exception:  # noqa: BLE001 - whatever it raises, it refuses
-                return True
-        return False
+            except Exception:  # noqa: BLE001, S112 - whatever it raises, it refuses
+                continue
+            return False
+        return True
 
     if not refuses(_HUGE):
         return None

@@ -53,7 +53,7 @@ def differences(
     return beyond.any(axis=1), float(gap.max(initial=0.0)), float(relative.max(initial=0.0))
 
 
-def compare(  # noqa: PLR0913 - both sides, their rows and their meaning, by keyword
+def compare(
     *,
     signature: Signature,
     rows: Sequence[tuple[Any, ...]],
@@ -87,9 +87,7 @@ def compare(  # noqa: PLR0913 - both sides, their rows and their meaning, by key
                 wrong, gap, share = differences(shaped, other, tolerance)
             absolute, relative = max(absolute, gap), max(relative, share)
         else:
-            wrong = np.array(
-                [plain(a, type_) != plain(b, type_) for a, b in zip(left, right, strict=True)], dtype=bool
-            )
+            wrong = np.array([plain(a, type_) != plain(b, type_) for a, b in zip(left, right, strict=True)], dtype=bool)
         beyond |= wrong
     counts = Counter(origins)
     bad = Counter(o for o, b in zip(origins, beyond, strict=True) if b)

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["requested"]
 
 
-def requested(
-    asked: Mapping[str, str] | str | None, features: Sequence[tuple[str, str]]
-) -> dict[int, NullPolicy]:
+def requested(asked: Mapping[str, str] | str | None, features: Sequence[tuple[str, str]]) -> dict[int, NullPolicy]:
     """Return the policies that the caller asked for, by feature index.
 
     Args:

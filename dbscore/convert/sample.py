@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import math
 from dataclasses import dataclass
 from decimal import Decimal
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dbscore.convert.sqlvalue import as_sql
+from dbscore.convert.sqlvalue import as_sql, integer_type
 from dbscore.errors import FeatureError
 from dbscore.signature import SqlType, feature_identifiers
 
@@ -76,7 +76,7 @@ def is_frame(sample: Any) -> bool:  # noqa: ANN401 - anything a caller may pass
     return hasattr(sample, "iloc") and hasattr(sample, "columns")
 
 
-def read_sample(  # noqa: PLR0913 - the decisions of `convert`, by keyword
+def read_sample(
     sample: Any,  # noqa: ANN401 - a DataFrame, an array, a Series or a list
     *,
     names: Sequence[str] | None,
@@ -134,9 +134,7 @@ def read_sample(  # noqa: PLR0913 - the decisions of `convert`, by keyword
     )
 
 
-def without_sample(
-    names: Sequence[str], *, types: Mapping[str, SqlType], texts: Sequence[bool], form: str
-) -> Sample:
+def without_sample(names: Sequence[str], *, types: Mapping[str, SqlType], texts: Sequence[bool], form: str) -> Sample:
     """Return the columns as far as the estimator and the table's types tell; numbers are double precision."""
     columns = tuple(
         Column(
@@ -177,7 +175,7 @@ def _read_frame(
         labels = list(names)
     sources = [str(label) for label in labels]
     columns = [
-        _column(source, name, frame[label].to_numpy(), types=types, picked=picked, dtype=frame[label].dtype)
+        _column(source, name, _values(frame[label]), types=types, picked=picked, dtype=frame[label].dtype)
         for label, source, name in zip(labels, sources, feature_identifiers(sources), strict=True)
     ]
     total = sum(c.width for c in columns)
@@ -195,6 +193,12 @@ def _read_frame(
         dtype=np.dtype(np.float64) if matrix else None,
         notes=_float32_note(columns),
     )
+
+
+def _values(series: Any) -> np.ndarray[Any, Any]:  # noqa: ANN401 - pandas is not typed here
+    # a nullable integer would become a float, and lose what is beyond 2**53
+    nullable = getattr(series.dtype, "na_value", None) is not None and series.dtype.kind in "biu"
+    return np.asarray(series.astype(object) if nullable else series)
 
 
 def _read_texts(
@@ -240,7 +244,7 @@ def _read_embedding(
     )
 
 
-def _column(  # noqa: PLR0913 - private, by keyword
+def _column(
     source: str,
     name: str,
     values: np.ndarray[Any, Any],
@@ -270,9 +274,9 @@ def _column(  # noqa: PLR0913 - private, by keyword
 
 def _missing(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if values.dtype.kind == "f":
-        return np.isnan(values)
+        return np.asarray(np.isnan(values))
     if values.dtype.kind == "M":
-        return np.isnat(values)
+        return np.asarray(np.isnat(values))
     if values.dtype != object:
         return np.zeros(len(values), dtype=bool)
     # pandas.NA is recognised by its type's name, so that pandas stays optional
@@ -296,23 +300,23 @@ def _infer(  # noqa: PLR0911 - one line per kind of dtype
     present: np.ndarray[Any, Any],
     pandas_dtype: Any,  # noqa: ANN401 - a pandas dtype
 ) -> tuple[SqlType, int]:
+    # nullable numbers arrive as objects, with their width in the pandas dtype
+    nullable = getattr(pandas_dtype, "numpy_dtype", None)
+    if nullable is not None and np.dtype(nullable).kind in "biuf":
+        return _infer(name, np.dtype(nullable), present, None)
     kind = dtype.kind
     if kind == "b":
         return SqlType.BOOLEAN, 1
     if kind == "f":
         return (SqlType.DOUBLE if dtype.itemsize > 4 else SqlType.REAL), 1  # noqa: PLR2004 - bytes of a float
     if kind in "iu":
-        return _integer(dtype), 1
+        return integer_type(dtype), 1
     if kind in "US":
         return SqlType.TEXT, 1
     if kind in "Mm":
         raise FeatureError(f"{name} is a {dtype}: dates are no features", remedy=_DATETIME_REMEDY)
     if len(present) == 0:
         return SqlType.TEXT, 1
-    # nullable numbers arrive as objects, with their width in the pandas dtype
-    nullable = getattr(pandas_dtype, "numpy_dtype", None)
-    if nullable is not None and np.dtype(nullable).kind in "biuf":
-        return _infer(name, np.dtype(nullable), present, None)
     return _infer_objects(name, present)
 
 
@@ -328,7 +332,7 @@ def _infer_objects(name: str, present: np.ndarray[Any, Any]) -> tuple[SqlType, i
         return SqlType.DOUBLE, 1
     if all(issubclass(k, list | tuple | np.ndarray) for k in kinds):
         return _infer_arrays(name, present)
-    if any(issubclass(k, datetime.date | datetime.time | datetime.timedelta | np.datetime64) for k in kinds):
+    if any(issubclass(k, dt.date | dt.time | dt.timedelta | np.datetime64) for k in kinds):
         raise FeatureError(f"{name} holds dates or times: they are no features", remedy=_DATETIME_REMEDY)
     raise FeatureError(
         f"{name} holds values of {', '.join(sorted(k.__name__ for k in kinds))}, which have no SQL type here",
@@ -345,13 +349,6 @@ def _infer_arrays(name: str, present: np.ndarray[Any, Any]) -> tuple[SqlType, in
         )
     single = all(isinstance(v, np.ndarray) and v.dtype == np.float32 for v in present)
     return (SqlType.REAL_ARRAY if single else SqlType.DOUBLE_ARRAY), widths[0]
-
-
-def _integer(dtype: np.dtype[Any]) -> SqlType:
-    bits = dtype.itemsize * 8 + (dtype.kind == "u")
-    if bits <= 16:  # noqa: PLR2004 - bits of a smallint
-        return SqlType.SMALLINT
-    return SqlType.INTEGER if bits <= 32 else SqlType.BIGINT  # noqa: PLR2004 - bits of an integer
 
 
 def _float32_note(columns: Sequence[Column]) -> tuple[str, ...]:

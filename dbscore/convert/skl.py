@@ -6,16 +6,22 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from skl2onnx import convert_sklearn
+from skl2onnx._parse import _parse_sklearn_simple_model
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
 from dbscore.convert.encoders import encoder_converters
 from dbscore.convert.graph import flatten_output, keep_outputs, strip_zipmap
+from dbscore.convert.kernels import kernel_converters
 from dbscore.convert.linear import linear_converters
+from dbscore.convert.numeric import numeric_converters
+from dbscore.convert.texts import text_converters
 from dbscore.convert.trees import declare_ml_opset, tree_converters
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from onnx import ModelProto
 
@@ -24,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["corrections", "to_onnx"]
 
+# skl2onnx takes the numbers that these make of texts for float32, and whatever follows too
+_FROM_TEXT = (CountVectorizer, OneHotEncoder, OrdinalEncoder, TfidfVectorizer)
 # ONNX Runtime 1.20, the oldest supported, knows it
 OPSET = 21
 
@@ -36,7 +44,7 @@ def to_onnx(
     precision: str,
     missing: str,
     outputs: int,
-) -> ModelProto:
+) -> tuple[ModelProto, dict[str, str]]:
     """Convert a fitted estimator; whatever skl2onnx raises passes through.
 
     Args:
@@ -46,17 +54,20 @@ def to_onnx(
         precision: `float64` or `float32`, of the inputs.
         missing: What stands for a missing text.
         outputs: How many of the graph's outputs are kept: 1, or 2 with the probabilities.
+
+    Returns:
+        The graph, and what it calls each input: skl2onnx turns names into identifiers, and keeps them apart.
     """
-    shapes, converters = encoder_converters(missing, precision)
-    more_shapes, more_converters = linear_converters(precision)
-    shapes, converters = shapes | more_shapes, converters | more_converters
-    tree_shapes, tree_conversions = tree_converters()
-    shapes, converters = shapes | tree_shapes, converters | tree_conversions
+    shapes: dict[type, Any] = {}
+    converters: dict[type, Any] = {}
+    for more_shapes, more_converters, _ in _own(precision, missing):
+        shapes |= more_shapes
+        converters |= more_converters
     types = {"float64": DoubleTensorType, "float32": FloatTensorType, "string": StringTensorType}
     given = [(t.name, types[t.dtype]([None, t.width])) for t in (*tensors, *unused)]
 
     def attempt(options: dict[int, dict[str, bool]] | None) -> ModelProto:
-        return convert_sklearn(
+        made: ModelProto = convert_sklearn(
             estimator,
             # a fixed name: by default it is random, and the bytes would differ every time
             name="dbscore",
@@ -65,7 +76,9 @@ def to_onnx(
             options=options,
             custom_shape_calculators=shapes,
             custom_conversion_functions=converters,
+            custom_parsers=dict.fromkeys(_FROM_TEXT, _parser(types[precision])),
         )
+        return made
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -74,32 +87,48 @@ def to_onnx(
         except NameError:
             # the estimator knows no such option, as it never makes a ZipMap
             model = attempt(None)
+    called = dict(zip([name for name, _ in given], [i.name for i in model.graph.input], strict=True))
     declare_ml_opset(model)
     strip_zipmap(model)
     names = [o.name for o in model.graph.output][:outputs]
-    keep_outputs(model, names, feeds=[t.name for t in tensors])
+    keep_outputs(model, names, feeds=[called[t.name] for t in tensors])
     if isinstance(_last(estimator), QuadraticDiscriminantAnalysis):
         # skl2onnx gives its labels the shape (1, rows)
         flatten_output(model, 0)
-    return model
+    return model, called
 
 
 def corrections(seen: Sequence[Visit], precision: str, missing: str) -> tuple[str, ...]:
     """Return a sentence for each converter of dbscore's own that took part."""
-    own, _ = encoder_converters(missing, precision)
-    lines, _ = linear_converters(precision)
-    trees, _ = tree_converters()
     present = {type(visit.estimator) for visit in seen}
     said = []
-    for classes, what in (
-        (own, f"compares in {precision}; a missing text is {missing!r}"),
-        (lines, f"computes its scores in {precision}"),
-        (trees, "compares thresholds as scikit-learn does and knows where missing values go"),
-    ):
+    for _, classes, what in _own(precision, missing):
         named = sorted(c.__name__ for c in present.intersection(classes))
         if named:
             said.append(f"{', '.join(named)}: dbscore's own converter, which {what}.")
     return tuple(said)
+
+
+def _parser(number: type) -> Callable[..., list[Any]]:
+    def parse(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> list[Any]:  # noqa: ANN401
+        outputs: list[Any] = _parse_sklearn_simple_model(scope, model, inputs, custom_parsers=custom_parsers)
+        outputs[0].set_type(number())
+        return outputs
+
+    return parse
+
+
+def _own(precision: str, missing: str) -> list[tuple[dict[type, Any], dict[type, Any], str]]:
+    """Dbscore's own converters, family by family: shape calculators, converters, and what they do."""
+    computes = f"computes in {precision}"
+    return [
+        (*encoder_converters(missing, precision), f"compares in {precision}; a missing text is {missing!r}"),
+        (*numeric_converters(precision), computes),
+        (*text_converters(precision), f"finds words of every script and {computes}"),
+        (*linear_converters(precision), computes),
+        (*kernel_converters(precision), computes),
+        (*tree_converters(), "compares thresholds as scikit-learn does and knows where missing values go"),
+    ]
 
 
 def _last(estimator: Any) -> Any:  # noqa: ANN401 - an estimator

@@ -49,9 +49,7 @@ def open_source(
     if isinstance(source, bytes | bytearray | memoryview):
         return Source(kind="onnx", onnx=bytes(source))
     if isinstance(source, str | Path):
-        return _open_file(
-            Path(source), trust_pickle=trust_pickle, trusted_types=trusted_types, max_bytes=max_bytes
-        )
+        return _open_file(Path(source), trust_pickle=trust_pickle, trusted_types=trusted_types, max_bytes=max_bytes)
     if isinstance(source, type):
         raise ConversionError(
             f"{source.__name__} is a class, not a fitted estimator",
@@ -95,7 +93,7 @@ def _open_file(path: Path, *, trust_pickle: bool, trusted_types: Sequence[str], 
 
 def _load_skops(path: Path, trusted_types: Sequence[str]) -> Any:  # noqa: ANN401
     try:
-        from skops import io  # noqa: PLC0415 - an optional dependency
+        from skops import io
     except ImportError as error:
         raise ConversionError(
             "reading a .skops file needs skops, which is not installed",
@@ -122,7 +120,7 @@ def _load_skops(path: Path, trusted_types: Sequence[str]) -> Any:  # noqa: ANN40
 def _load_pickle(path: Path) -> Any:  # noqa: ANN401
     try:
         if path.suffix.lower() == ".joblib":
-            import joblib  # noqa: PLC0415 - an optional dependency
+            import joblib
 
             return joblib.load(path)
         with path.open("rb") as file:

@@ -10,7 +10,7 @@ import numpy as np
 from dbscore.errors import FeatureError
 from dbscore.signature import SqlType
 
-__all__ = ["INTEGER_RANGES", "as_sql"]
+__all__ = ["INTEGER_RANGES", "as_sql", "integer_type"]
 
 INTEGER_RANGES = {
     SqlType.SMALLINT: (-(2**15), 2**15 - 1),
@@ -24,6 +24,14 @@ _ELEMENTS = {
     SqlType.BOOLEAN_ARRAY: SqlType.BOOLEAN,
     SqlType.TEXT_ARRAY: SqlType.TEXT,
 }
+
+
+def integer_type(dtype: np.dtype[Any]) -> SqlType:
+    """Return the smallest SQL integer type that holds every value of a numpy integer dtype (bigint for uint64)."""
+    bits = dtype.itemsize * 8 + (dtype.kind == "u")
+    if bits <= 16:  # noqa: PLR2004 - bits of a smallint
+        return SqlType.SMALLINT
+    return SqlType.INTEGER if bits <= 32 else SqlType.BIGINT  # noqa: PLR2004 - bits of an integer
 
 
 def as_sql(value: Any, type_: SqlType, name: str) -> Any:  # noqa: ANN401 - any SQL value

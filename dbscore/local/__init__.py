@@ -5,7 +5,7 @@ from __future__ import annotations
 from dbscore.local.cluster import LocalServer, ServerStatus
 from dbscore.local.installation import Installation, find_installations
 from dbscore.local.provision import EnsuredServer, ensure_server
-from dbscore.local.remedy import server_packages_remedy
+from dbscore.remedy import server_packages_remedy
 
 __all__ = [
     "EnsuredServer",

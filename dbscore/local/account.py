@@ -75,7 +75,7 @@ class Account:
             except KeyError as error:
                 raise ServerError(
                     f"the cluster belongs to the OS user {_name(owner)}, whom this machine does not know",
-                    remedy="Use another home: set DBSCORE_HOME, or pass --home; or give the data a user: chown -R.",
+                    remedy="Use another home: set DBSCORE_HOME, or pass --home; or give it a user: chown -R.",
                 ) from error
             return cls(name=entry.pw_name, uid=owner, gid=entry.pw_gid, switch=True)
         for name in _CANDIDATES:

@@ -16,7 +16,7 @@ from dbscore.local.installation import Installation, find_embedded, find_install
 from dbscore.local.layout import SUPERUSER, Layout
 from dbscore.local.packages import client_versions, fetch, unusable
 from dbscore.local.postmaster import running_pid
-from dbscore.local.remedy import install_remedy, server_packages_remedy
+from dbscore.remedy import install_remedy, server_packages_remedy
 from dbscore.settings import Settings
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import psycopg
 
 from dbscore.errors import ServerError
-from dbscore.local.remedy import SERVER_PACKAGES
+from dbscore.remedy import SERVER_PACKAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from dbscore.errors import ServerError
 from dbscore.local.account import Account, make_directory
 from dbscore.local.files import locked
-from dbscore.local.remedy import SERVER_PACKAGES
+from dbscore.remedy import SERVER_PACKAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

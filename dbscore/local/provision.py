@@ -11,7 +11,7 @@ from dbscore.local import apt
 from dbscore.local.cluster import LocalServer
 from dbscore.local.facts import Engine, ask
 from dbscore.local.installation import find_embedded, find_installations
-from dbscore.local.remedy import install_remedy, server_packages_remedy
+from dbscore.remedy import install_remedy, server_packages_remedy
 from dbscore.settings import Settings
 
 if TYPE_CHECKING:

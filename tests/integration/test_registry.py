@@ -69,9 +69,11 @@ def test_promotion_moves_the_alias_and_the_function_and_writes_history(
 ) -> None:
     tip.promote("tip:2", reason="better")
     assert tip.show("tip").number == 2
-    assert db.execute("select obj_description('models.tip(float8, float8, float8)'::regprocedure)").fetchone()[
-        0
-    ].startswith("tip (champion) is version 2")
+    assert (
+        db.execute("select obj_description('models.tip(float8, float8, float8)'::regprocedure)")
+        .fetchone()[0]
+        .startswith("tip (champion) is version 2")
+    )
     last = tip.history("tip")[-1]
     assert (last.action, last.alias, last.from_number, last.to_number, last.reason) == (
         "promote", "champion", 1, 2, "better",
@@ -223,7 +225,7 @@ def test_two_promotions_at_once_wait_for_each_other_and_both_are_recorded(tip: C
 def test_a_connection_lost_in_the_middle_of_a_deployment_leaves_nothing(
     client: Client, db: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dbscore import registry
+    from dbscore.registry import deployment
 
     def cut(connection: Any, *_: Any) -> list[str]:
         pid = connection.connection.driver_connection.info.backend_pid
@@ -232,7 +234,7 @@ def test_a_connection_lost_in_the_middle_of_a_deployment_leaves_nothing(
         return []
 
     # the last step before the commit, when everything else is there
-    monkeypatch.setattr(registry, "verify", cut)
+    monkeypatch.setattr(deployment, "verify", cut)
     with pytest.raises((DbscoreError, psycopg.Error)):
         client.deploy("tip", classifier(), sample=frame())
     for table in ("artifact", "model", "version", "alias", "alias_history"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from dbscore.database import run
-from dbscore.functions import call
+from dbscore.functions import sql_call
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -23,7 +23,7 @@ def verify(connection: Connection, functions: FunctionSet, checks: Checks, toler
     """Score the rows through the functions that analysts call; return what differs, a sentence a row."""
     wrong = []
     suffixes = [suffix for suffix, _ in functions.results() if suffix != "_score"]
-    columns = sql.SQL(", ").join(call(functions, suffix) for suffix in suffixes)
+    columns = sql.SQL(", ").join(sql_call(functions, suffix) for suffix in suffixes)
     # every call takes the same values, so they are named once
     statement = sql.SQL("select {} from (select {}) as row").format(columns, _values(functions))
     for index, row in enumerate(checks.rows):

@@ -70,9 +70,7 @@ def install_remedy(*, plpython_package: str | None = None) -> str:
         return f"Run: sudo pacman -S postgresql\n{everywhere}"
     if family & {"darwin"}:
         # Homebrew builds PostgreSQL without PL/Python
-        return (
-            f"Install PostgreSQL with PL/Python (EDB's installer has it; Homebrew's has not).\n{everywhere}"
-        )
+        return f"Install PostgreSQL with PL/Python (EDB's installer has it; Homebrew's has not).\n{everywhere}"
     return f"Install PostgreSQL 14 or later with PL/Python.\n{everywhere}"
 
 

@@ -1,0 +1,35 @@
+"""The generated SQL functions: what `models` holds, for versions and for aliases.
+
+A version's function is `models.tip_v3`: it casts its arguments, adds the pin and calls the PL/Python function that
+`dbscore_engine.create_functions` made for it. An alias's function passes its arguments on to a version's. All are
+`language sql` with a parsed body, which PostgreSQL inlines.
+"""
+
+from __future__ import annotations
+
+from dbscore.functions.forms import ENGINE_SCHEMA, SUFFIXES, FunctionSet, sql_call
+from dbscore.functions.grants import grant, grant_usage, grantees, refuse_unknown_role, revoke
+from dbscore.functions.publishing import create_alias, create_version, drop, engine_names, existing_names, forget
+from dbscore.functions.rows import RowType, missing_columns, row_type, row_type_of
+
+__all__ = [
+    "ENGINE_SCHEMA",
+    "SUFFIXES",
+    "FunctionSet",
+    "RowType",
+    "create_alias",
+    "create_version",
+    "drop",
+    "engine_names",
+    "existing_names",
+    "forget",
+    "grant",
+    "grant_usage",
+    "grantees",
+    "missing_columns",
+    "refuse_unknown_role",
+    "revoke",
+    "row_type",
+    "row_type_of",
+    "sql_call",
+]

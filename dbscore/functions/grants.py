@@ -1,0 +1,85 @@
+"""EXECUTE on the functions: who has it, giving it, taking it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from dbscore.database import run
+from dbscore.errors import NotFoundError
+from dbscore.functions.forms import ENGINE_SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+__all__ = ["grant", "grant_usage", "grantees", "refuse_unknown_role", "revoke"]
+
+
+def refuse_unknown_role(connection: Connection, role: str) -> None:
+    """Raise NotFoundError where there is no such role."""
+    if run(connection, "select 1 from pg_roles where rolname = %s", [role]).fetchone() is None:
+        raise NotFoundError(f"there is no role {role!r}", remedy=f'Create it first: create role "{role}".')
+
+
+def grant_usage(connection: Connection, schema: str, role: str) -> None:
+    """Let a role name the functions, and use what is the same for all models."""
+    to = sql.Identifier(role)
+    schemas = sql.SQL(", ").join(map(sql.Identifier, (schema, "dbscore", ENGINE_SCHEMA)))
+    run(connection, sql.SQL("grant usage on schema {} to {}").format(schemas, to))
+    run(
+        connection,
+        sql.SQL(
+            "grant execute on function dbscore.resolve(text), dbscore.predict(text, jsonb), dbscore.sessions(),"
+            " dbscore_engine.sessions() to {}"
+        ).format(to),
+    )
+    run(
+        connection,
+        sql.SQL("grant select on dbscore.models, dbscore.versions, dbscore.aliases to {}").format(to),
+    )
+
+
+def grantees(connection: Connection, schema: str, names: Sequence[str]) -> list[str]:
+    """Return the roles, the owner left out, that may execute any function of these names."""
+    rows = run(
+        connection,
+        """select distinct r.rolname
+           from pg_proc p cross join aclexplode(p.proacl) a join pg_roles r on r.oid = a.grantee
+           where p.pronamespace = to_regnamespace(quote_ident(%s)) and p.proname = any (%s)
+             and a.privilege_type = 'EXECUTE' and a.grantee <> p.proowner order by 1""",
+        [schema, list(names)],
+    ).fetchall()
+    return [role for (role,) in rows]
+
+
+def grant(connection: Connection, schema: str, names: Sequence[str], roles: Sequence[str]) -> None:
+    """Let the roles execute every function of these names."""
+    _change_grants(connection, "grant execute on function {} to {}", schema, names, roles)
+
+
+def revoke(connection: Connection, schema: str, names: Sequence[str], roles: Sequence[str]) -> None:
+    """Take from the roles what `grant` gave."""
+    _change_grants(connection, "revoke execute on function {} from {}", schema, names, roles)
+
+
+def _change_grants(
+    connection: Connection, statement: str, schema: str, names: Sequence[str], roles: Sequence[str]
+) -> None:
+    if not roles:
+        return
+    found = run(
+        connection,
+        """select oid::regprocedure::text from pg_proc
+           where pronamespace = to_regnamespace(quote_ident(%s)) and proname = any (%s)""",
+        [schema, list(names)],
+    ).fetchall()
+    for (signature,) in found:
+        run(
+            connection,
+            sql.SQL(statement).format(
+                sql.SQL(signature), sql.SQL(", ").join(sql.Identifier(role) for role in roles)
+            ),
+        )

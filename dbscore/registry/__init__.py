@@ -1,0 +1,35 @@
+"""Models, versions, aliases, artifacts: what is stored, and the moves that are allowed.
+
+Every function takes a connection in a transaction, which the caller commits.
+"""
+
+from __future__ import annotations
+
+from dbscore.registry.aliases import promote, remove_alias, rollback
+from dbscore.registry.deployment import deploy
+from dbscore.registry.grants import grant, revoke
+from dbscore.registry.lookup import CHAMPION, artifact, find, history, models, versions
+from dbscore.registry.publishing import refresh
+from dbscore.registry.records import AliasMove, Model, Version
+from dbscore.registry.removal import drop, retire
+
+__all__ = [
+    "CHAMPION",
+    "AliasMove",
+    "Model",
+    "Version",
+    "artifact",
+    "deploy",
+    "drop",
+    "find",
+    "grant",
+    "history",
+    "models",
+    "promote",
+    "refresh",
+    "remove_alias",
+    "retire",
+    "revoke",
+    "rollback",
+    "versions",
+]

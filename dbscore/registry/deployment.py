@@ -1,0 +1,151 @@
+"""Deploying: a converted model becomes the next version, with its functions, or nothing is stored."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, insert, update
+from sqlalchemy.dialects import postgresql
+
+from dbscore import schema, tables
+from dbscore.errors import ParityError, ServerError
+from dbscore.registry.aliases import promote
+from dbscore.registry.grants import grant_all, grantees
+from dbscore.registry.lookup import CHAMPION, find, model_id, versions
+from dbscore.registry.naming import refuse_collision, refuse_name, version_functions
+from dbscore.registry.publishing import new_tables, publish_version, remember_tables
+from dbscore.registry.verification import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+    from dbscore.convert.conversion import Conversion, Parity
+    from dbscore.functions import RowType
+    from dbscore.registry.records import Version
+
+__all__ = ["deploy"]
+
+
+def deploy(
+    connection: Connection,
+    name: str,
+    conversion: Conversion,
+    *,
+    alias: str | None = None,
+    row_types: Sequence[RowType] = (),
+    metrics: Mapping[str, float] | None = None,
+    description: str | None = None,
+    accept_mismatch: str | None = None,
+) -> Version:
+    """Store a converted model as the next version, make its functions, compare what they answer.
+
+    The first version becomes the champion. The same bytes with the same signature are the same version: it is
+    returned, and nothing is stored.
+
+    Args:
+        connection: In a transaction, which the caller commits.
+        name: The model, made if it is not there.
+        conversion: What `dbscore.convert.convert` made.
+        alias: An alias to point to the new version, in the same transaction.
+        row_types: Tables whose rows the functions take, besides those of earlier versions.
+        metrics: Numbers to keep with the version and to show in its comment.
+        description: What the model is, kept with the model.
+        accept_mismatch: Why a version that the parity gate refuses is deployed all the same; None refuses it.
+
+    Raises:
+        NameRefusedError: The name is no identifier, too long, or something else has it.
+        ParityError: The converted model disagrees with the native one, there or in the database.
+        FeatureError: A table lacks a feature's column.
+        ServerError: The server cannot run the model.
+    """
+    refuse_name(name)
+    if conversion.parity is not None and conversion.parity.total_mismatches and accept_mismatch is None:
+        raise _refusal(name, conversion.parity)
+    schema.become_owner(connection)
+    _refuse_server(connection)
+    _ensure_model(connection, name, description)
+    sha256 = hashlib.sha256(conversion.onnx).hexdigest()
+    existing = versions(connection, name)
+    for version in existing:
+        same = version.sha256 == sha256 and version.signature == conversion.signature
+        if same and version.status == "active" and not new_tables(connection, name, row_types):
+            if alias is not None:
+                promote(connection, name, version.number, alias=alias, reason="deployed again")
+            return find(connection, version.reference)
+    roles = grantees(connection, name)
+    connection.execute(
+        postgresql.insert(tables.artifact)
+        .values(sha256=sha256, bytes=conversion.onnx, size=len(conversion.onnx))
+        .on_conflict_do_nothing()
+    )
+    number = _next_number(connection, name)
+    accepted = conversion.parity is not None and conversion.parity.total_mismatches > 0
+    connection.execute(
+        insert(tables.version).values(
+            model_id=model_id(connection, name),
+            number=number,
+            sha256=sha256,
+            signature=conversion.signature.to_json(),
+            engine="onnx",
+            provenance=conversion.provenance.to_json(),
+            parity=None if conversion.parity is None else conversion.parity.to_json(),
+            metrics=dict(metrics or {}),
+            mismatch_accepted_by=func.session_user() if accepted else None,
+            mismatch_reason=accept_mismatch if accepted else None,
+        )
+    )
+    remember_tables(connection, name, row_types)
+    version = find(connection, f"{name}:{number}")
+    own = version_functions(schema.models_schema(connection), version)
+    refuse_collision(connection, name, existing, own.names())
+    publish_version(connection, version, row_types=row_types)
+    grant_all(connection, version, roles)
+    if conversion.checks is not None and conversion.parity is not None:
+        wrong = verify(connection, own, conversion.checks, conversion.parity.tolerance)
+        if wrong and accept_mismatch is None:
+            raise ParityError(
+                f"{name}: the functions in the database disagree with the native model on {len(wrong)} of "
+                f"{len(conversion.checks.rows)} rows: {'; '.join(wrong[:5])}",
+                remedy="Compare the server's onnxruntime with the client's (`dbscore status`).",
+            )
+    if not existing and alias != CHAMPION:
+        promote(connection, name, version.number, alias=CHAMPION, reason="first version")
+    if alias is not None:
+        promote(connection, name, version.number, alias=alias, reason="deployed")
+    return find(connection, version.reference)
+
+
+def _refusal(name: str, parity: Parity) -> ParityError:
+    """Return the refusal of a model that was converted wrongly, with the rows that show it."""
+    rows = "\n".join(
+        f"    {m.origin} row {m.row}: native {m.native!r}, converted {m.converted!r}" for m in parity.examples[:5]
+    )
+    return ParityError(
+        f"{name}: the converted model disagrees with the native one on {parity.total_mismatches} of "
+        f"{sum(parity.rows.values())} rows (largest difference {parity.max_absolute:.3g}, "
+        f"relative {parity.max_relative:.3g}, allowed {parity.tolerance.absolute:g} + {parity.tolerance.relative:g} of the value):\n{rows}",
+        remedy="Change the estimator, or deploy it all the same with --accept-mismatch REASON, which is recorded.",
+    )
+
+
+def _refuse_server(connection: Connection) -> None:
+    problem = schema.python_problem(connection, schema.server_python(connection))
+    if problem:
+        raise ServerError(f"engine onnx cannot run here: {problem}")
+
+
+def _ensure_model(connection: Connection, name: str, description: str | None) -> None:
+    """Make the model if it is not there, and lock it: two deployments of one model wait for each other."""
+    connection.execute(postgresql.insert(tables.model).values(name=name).on_conflict_do_nothing())
+    key = model_id(connection, name, lock=True)
+    if description is not None:
+        connection.execute(update(tables.model).where(tables.model.c.model_id == key).values(description=description))
+
+
+def _next_number(connection: Connection, name: str) -> int:
+    number = tables.model.c.last_number
+    statement = update(tables.model).where(tables.model.c.name == name).values(last_number=number + 1)
+    return int(connection.scalar(statement.returning(number)) or 0)

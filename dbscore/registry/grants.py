@@ -1,0 +1,72 @@
+"""Who may score a model: PostgreSQL's own grants are the only record of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbscore import functions, schema
+from dbscore.functions import ENGINE_SCHEMA
+from dbscore.registry.lookup import model_id, versions
+from dbscore.registry.naming import function_sets, version_function
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+    from dbscore.registry.records import Version
+
+__all__ = ["grant", "grant_all", "grantees", "revoke"]
+
+
+def grant(connection: Connection, name: str, role: str) -> None:
+    """Let a role score a model: every version and alias there is, and those to come.
+
+    Raises:
+        NotFoundError: There is no such model or role.
+    """
+    _change_grants(connection, name, role, give=True)
+
+
+def revoke(connection: Connection, name: str, role: str) -> None:
+    """Take from a role what `grant` gave for this model.
+
+    Raises:
+        NotFoundError: There is no such model or role.
+    """
+    _change_grants(connection, name, role, give=False)
+
+
+def _change_grants(connection: Connection, name: str, role: str, *, give: bool) -> None:
+    schema.become_owner(connection)
+    model_id(connection, name, lock=True)
+    functions.refuse_unknown_role(connection, role)
+    change = functions.grant if give else functions.revoke
+    for in_schema, names in _names(connection, versions(connection, name)):
+        change(connection, in_schema, names, [role])
+    if give:
+        functions.grant_usage(connection, schema.models_schema(connection), role)
+
+
+def grant_all(connection: Connection, version: Version, roles: Sequence[str]) -> None:
+    """Let the roles execute a version's functions and those of its aliases."""
+    for in_schema, names in _names(connection, [version]):
+        functions.grant(connection, in_schema, names, roles)
+
+
+def grantees(connection: Connection, name: str) -> list[str]:
+    """Return the roles, the owner left out, that may score a model."""
+    found: set[str] = set()
+    for in_schema, names in _names(connection, versions(connection, name)):
+        found.update(functions.grantees(connection, in_schema, names))
+    return sorted(found)
+
+
+def _names(connection: Connection, of: Sequence[Version]) -> list[tuple[str, list[str]]]:
+    """Return the names of the versions' functions and their aliases', by schema."""
+    active = [v for v in of if v.status == "active"]
+    models_schema = schema.models_schema(connection)
+    return [
+        (models_schema, [n for v in active for f in function_sets(models_schema, v) for n in f.names()]),
+        (ENGINE_SCHEMA, [n for v in active for n in functions.engine_names(version_function(v))]),
+    ]

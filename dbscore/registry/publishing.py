@@ -1,0 +1,93 @@
+"""Making the functions of versions and aliases from what the registry says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select, update
+
+from dbscore import functions, schema, tables
+from dbscore.registry.lookup import versions
+from dbscore.registry.naming import alias_functions, version_functions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+    from dbscore.functions import RowType
+    from dbscore.registry.records import Version
+
+__all__ = ["new_tables", "publish_alias", "publish_version", "refresh", "remember_tables"]
+
+
+def new_tables(connection: Connection, name: str, row_types: Sequence[RowType]) -> list[list[str]]:
+    """Return which of the tables the model does not have yet, each as [schema, name]."""
+    known = _known_tables(connection, name)
+    return [[t.schema, t.name] for t in row_types if [t.schema, t.name] not in known]
+
+
+def remember_tables(connection: Connection, name: str, row_types: Sequence[RowType]) -> None:
+    """Add the tables to those whose rows the model's functions take."""
+    known = _known_tables(connection, name) + new_tables(connection, name, row_types)
+    connection.execute(update(tables.model).where(tables.model.c.name == name).values(tables=known))
+
+
+def _known_tables(connection: Connection, name: str) -> list[list[str]]:
+    return list(connection.scalar(select(tables.model.c.tables).where(tables.model.c.name == name)) or [])
+
+
+def publish_version(connection: Connection, version: Version, *, row_types: Sequence[RowType] = ()) -> None:
+    """Make a version's functions, for the model's tables and for those named now.
+
+    Raises:
+        FeatureError: A table named now lacks a feature's column; one named earlier is passed over.
+    """
+    known = _row_types(connection, version)
+    functions.create_version(
+        connection,
+        version_functions(schema.models_schema(connection), version),
+        sha256=version.sha256,
+        tables=known + [t for t in row_types if t not in known],
+        comment=_comment(version, f"{version.model} version {version.number}"),
+    )
+
+
+def publish_alias(connection: Connection, version: Version, alias: str) -> None:
+    """Make an alias's functions call the version's, whatever they called before."""
+    models_schema = schema.models_schema(connection)
+    functions.create_alias(
+        connection,
+        alias_functions(models_schema, version, alias),
+        target=version_functions(models_schema, version),
+        tables=_row_types(connection, version),
+        comment=_comment(version, f"{version.model} ({alias}) is version {version.number}"),
+    )
+
+
+def _row_types(connection: Connection, version: Version) -> list[RowType]:
+    """Return the model's tables that still are there and have a column for each of the version's features."""
+    found = [functions.row_type_of(connection, *table) for table in _known_tables(connection, version.model)]
+    return [t for t in found if t is not None and not functions.missing_columns(version.signature, t)]
+
+
+def _comment(version: Version, subject: str) -> str:
+    provenance, classes = version.provenance, version.signature.classes
+    parts = [
+        f"{subject}: {(provenance.get('estimator') or 'ONNX model').rsplit('.', 1)[-1]}, {provenance['precision']}"
+    ]
+    parts += [f"{name} {value:.4g}" for name, value in version.metrics.items()]
+    if classes is not None:
+        parts.append("classes " + ", ".join(map(repr, classes)))
+    return "; ".join(parts) + "."
+
+
+def refresh(connection: Connection) -> int:
+    """Make the functions of every active version anew, as after an upgrade; return how many versions there are."""
+    schema.become_owner(connection)
+    active = [v for v in versions(connection) if v.status == "active"]
+    for version in active:
+        publish_version(connection, version)
+        for alias in version.aliases:
+            publish_alias(connection, version, alias)
+    return len(active)

@@ -1,0 +1,106 @@
+"""Taking versions out of use: retire, drop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import ColumnElement, and_, delete, select, update
+
+from dbscore import functions, schema, tables
+from dbscore.errors import InUseError, NotFoundError
+from dbscore.functions import ENGINE_SCHEMA
+from dbscore.registry.aliases import remove_alias
+from dbscore.registry.lookup import REFERENCE, find, model_id, versions
+from dbscore.registry.naming import version_functions
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from dbscore.registry.records import Version
+
+__all__ = ["drop", "retire"]
+
+
+def retire(connection: Connection, reference: str) -> Version:
+    """Take a version out of use: its functions go, its row and its bytes stay.
+
+    Raises:
+        NotFoundError: There is no such version.
+        InUseError: An alias stands for it, or a view or a generated column uses its functions.
+    """
+    version = _free(connection, reference, "retired")
+    if version.status == "active":
+        _drop_functions(connection, version)
+        connection.execute(update(tables.version).where(_is(connection, version)).values(status="retired"))
+    return find(connection, version.reference)
+
+
+def drop(connection: Connection, reference: str, *, with_aliases: bool = False) -> list[Version]:
+    """Drop one version (`churn:3`) or a whole model (`churn`); bytes that no version uses any more go too.
+
+    Args:
+        connection: In a transaction.
+        reference: `name:number` or a name; an alias is refused, since it may move meanwhile.
+        with_aliases: Remove the aliases that stand for what is dropped.
+
+    Raises:
+        NotFoundError: There is no such model or version.
+        InUseError: An alias stands for it, or a view or a generated column uses its functions.
+    """
+    schema.become_owner(connection)
+    parts = REFERENCE.fullmatch(reference)
+    if parts is None or parts["alias"] is not None:
+        raise NotFoundError(
+            f"{reference!r} names no version to drop",
+            remedy="Write name:number, or the name for the whole model.",
+        )
+    name = parts["model"]
+    model_id(connection, name, lock=True)
+    doomed = versions(connection, name) if parts["number"] is None else [find(connection, reference)]
+    for version in doomed:
+        for alias in version.aliases if with_aliases else ():
+            remove_alias(connection, name, alias, reason=f"{reference} dropped")
+    for version in doomed:
+        freed = _free(connection, version.reference, "dropped")
+        if freed.status == "active":
+            _drop_functions(connection, freed)
+        connection.execute(delete(tables.version).where(_is(connection, freed)))
+        _drop_artifact(connection, freed.sha256)
+    if parts["number"] is None:
+        connection.execute(delete(tables.model).where(tables.model.c.name == name))
+    return doomed
+
+
+def _free(connection: Connection, reference: str, what: str) -> Version:
+    """Return the version, locked, if no alias stands for it."""
+    schema.become_owner(connection)
+    name = find(connection, reference).model
+    model_id(connection, name, lock=True)
+    version = find(connection, reference)
+    if version.aliases:
+        raise InUseError(
+            f"{version.reference} cannot be {what}: the alias{'es' * (len(version.aliases) > 1)} "
+            f"{', '.join(version.aliases)} stand{'s' * (len(version.aliases) == 1)} for it",
+            remedy=f"Promote another version first, or remove the alias: dbscore unalias {name}@{version.aliases[0]}.",
+        )
+    return version
+
+
+def _is(connection: Connection, version: Version) -> ColumnElement[bool]:
+    return and_(
+        tables.version.c.model_id == model_id(connection, version.model),
+        tables.version.c.number == version.number,
+    )
+
+
+def _drop_functions(connection: Connection, version: Version) -> None:
+    own = version_functions(schema.models_schema(connection), version)
+    functions.drop(connection, own.schema, own.names())
+    functions.drop(connection, ENGINE_SCHEMA, functions.engine_names(own.name))
+
+
+def _drop_artifact(connection: Connection, sha256: str) -> None:
+    used = connection.scalar(select(tables.version.c.version_id).where(tables.version.c.sha256 == sha256).limit(1))
+    if used is None:
+        connection.execute(delete(tables.artifact).where(tables.artifact.c.sha256 == sha256))
+        functions.forget(connection, sha256)

@@ -1,0 +1,20 @@
+"""The schema in the database: install, upgrade, status, uninstall, print the SQL."""
+
+from __future__ import annotations
+
+from dbscore.schema.installation import become_owner, install, models_schema, uninstall
+from dbscore.schema.source import ENGINE_SCHEMA, printed_sql
+from dbscore.schema.status import Status, python_problem, server_python, status
+
+__all__ = [
+    "ENGINE_SCHEMA",
+    "Status",
+    "become_owner",
+    "install",
+    "models_schema",
+    "printed_sql",
+    "python_problem",
+    "server_python",
+    "status",
+    "uninstall",
+]

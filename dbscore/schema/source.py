@@ -1,0 +1,136 @@
+"""What is installed: the SQL files, the migrations, the runtime's text, and all of it printed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from importlib.metadata import version as distribution_version
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alembic import command
+from alembic.config import Config
+from psycopg import sql
+
+from dbscore import tables
+from dbscore.errors import SchemaError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+__all__ = [
+    "ENGINE_SCHEMA",
+    "SUPERUSER_FILES",
+    "alembic_config",
+    "package_version",
+    "printed_sql",
+    "rendered",
+    "runtime_sha256",
+    "sql_files",
+    "sql_sha256",
+]
+
+ENGINE_SCHEMA = "dbscore_engine"
+# PL/Python is an untrusted language: only a superuser creates functions in it
+SUPERUSER_FILES = ("015_engine.sql",)
+
+
+def printed_sql(part: str = "all", *, owner: str | None = None, models: str = "models", plpython: bool = True) -> str:
+    """Return the SQL of a fresh installation, for a DBA to read and to run by hand.
+
+    Args:
+        part: `superuser`: schemas and PL/Python functions; `owner`: everything else; `all`: both.
+        owner: The role that will own the schemas and deploy; by default whoever runs the SQL.
+        models: The schema for the generated functions.
+        plpython: False leaves the PL/Python functions out, for servers that have none.
+    """
+    quoted = sql.Identifier(owner).as_string() if owner else "current_user"
+    pieces = []
+    if part in ("all", "superuser"):
+        pieces += [
+            f"create schema if not exists {sql.Identifier(schema).as_string()} authorization {quoted};"
+            for schema in (tables.SCHEMA, models)
+        ]
+        if plpython:
+            pieces.append(f"create schema if not exists {ENGINE_SCHEMA};")
+            pieces += [rendered(n, owner=owner, models=models) for n in SUPERUSER_FILES]
+    if part in ("all", "owner"):
+        if owner:
+            pieces.append(f"set role {quoted};")
+        buffer = io.StringIO()
+        config = alembic_config(None)
+        config.output_buffer = buffer
+        command.upgrade(config, "head", sql=True)
+        pieces.append(buffer.getvalue())
+        pieces += [rendered(n, owner=owner, models=models) for n in sql_files() if n not in SUPERUSER_FILES]
+        pieces.append(
+            sql.SQL(
+                "insert into dbscore.installation (models_schema, package_version, sql_sha256) values ({}, {}, {});"
+            )
+            .format(models, package_version(), sql_sha256())
+            .as_string()
+        )
+        if owner:
+            pieces.append("reset role;")
+    return "\n\n".join(pieces) + "\n"
+
+
+def rendered(name: str, *, owner: str | None, models: str) -> str:
+    """Return a SQL file with its placeholders filled in; without an owner, whoever runs it."""
+    values = {
+        "owner": sql.Identifier(owner).as_string() if owner else "current_user",
+        "models": sql.Identifier(models).as_string(),
+        "version": package_version(),
+        "runtime_sha256": runtime_sha256(),
+        "runtime": _runtime_text(),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda m: values[m[1]], sql_files()[name])
+
+
+def _runtime_text() -> str:
+    """Return the text of dbscore/runtime.py, which the PL/Python functions carry."""
+    text = (files("dbscore") / "runtime.py").read_text(encoding="utf-8")
+    for forbidden in ("'''", "$runtime$", "$body$", "\t"):
+        if forbidden in text:
+            raise SchemaError(f"dbscore/runtime.py contains {forbidden!r}, which cannot be embedded")
+    return text
+
+
+def runtime_sha256() -> str:
+    """Return the hash under which backends keep the runtime."""
+    return hashlib.sha256(_runtime_text().encode()).hexdigest()
+
+
+def sql_files() -> dict[str, str]:
+    """Return the SQL files by name, in the order in which they are run."""
+    return {p.name: p.read_text(encoding="utf-8") for p in sorted(_directory("sql").glob("*.sql"))}
+
+
+def sql_sha256() -> str:
+    """Return the hash of all that is replayed: SQL files and runtime."""
+    text = _runtime_text() + "".join(f"{name}\n{content}" for name, content in sql_files().items())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _directory(name: str) -> Path:
+    """Return sql/ or migrations/: inside the wheel, or beside the package in a checkout."""
+    package = Path(str(files("dbscore")))
+    for candidate in (package / f"_{name}", package.parent / name):
+        if candidate.is_dir():
+            return candidate
+    raise SchemaError(f"the directory {name}/ is not in the package", remedy="Reinstall dbscore.")
+
+
+def alembic_config(connection: Connection | None) -> Config:
+    """Return the configuration of a migration, on a connection or printed."""
+    config = Config()
+    config.set_main_option("script_location", str(_directory("migrations")).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def package_version() -> str:
+    """Return the version of this package."""
+    return distribution_version("dbscore")
