@@ -433,13 +433,13 @@ class Row:
                 "Pass one number per feature, in the order that the function's comment gives.",
             )
         if texts is None and expected == len(self.features):
-            return numbers
+            return [self._typed_number(f, n) for f, n in zip(self.features, numbers, strict=True)]
         values, at, words = [], 0, iter(texts or ())
         for feature in self.features:
             if feature["type"] == "text":
                 values.append(next(words))
             else:
-                piece = numbers[at : at + feature["width"]]
+                piece = [self._typed_number(feature, n) for n in numbers[at : at + feature["width"]]]
                 values.append(piece if feature["type"].endswith("[]") else piece[0])
                 at += feature["width"]
         return values
@@ -457,11 +457,21 @@ class Row:
         if missing or unknown:
             said = [f"feature {n} is missing" for n in missing] + [f"feature {n!r} is unknown" for n in unknown]
             self.refuse("; ".join(said), f"Pass exactly {', '.join(names)}; null is a missing value.")
-        for feature in self.features:
-            self._typed(feature, row[feature["name"]])
-        return [row[name] for name in names]
+        return [self._typed(f, row[f["name"]]) for f in self.features]
 
-    def _typed(self, feature: dict[str, Any], value: Any) -> None:
+    def _typed_number(self, feature: dict[str, Any], value: Any) -> Any:
+        """Return the number that the feature's SQL type would hold: a real has 24 bits."""
+        if value is None or feature["type"] not in ("real", "real[]"):
+            return value
+        try:
+            return struct.unpack("f", struct.pack("f", value))[0]
+        except OverflowError:
+            self.refuse(
+                f"feature {feature['name']} is {value!r}, out of range for type real", "Pass a smaller number."
+            )
+
+    def _typed(self, feature: dict[str, Any], value: Any) -> Any:
+        """Return a JSON value as the feature's SQL type would hold it, or refuse it."""
         kind = feature["type"]
         if kind.endswith("[]"):
             right = isinstance(value, list) and all(v is None or type(v) in (int, float) for v in value)
@@ -478,6 +488,9 @@ class Row:
                 f"feature {feature['name']} is {json.dumps(value):.{SHOWN}}, not of type {kind}",
                 "Pass a JSON value of the feature's type: a number, true or false, a string, an array of numbers.",
             )
+        if kind.endswith("[]"):
+            return None if value is None else [self._typed_number(feature, v) for v in value]
+        return self._typed_number(feature, value)
 
 
 def scorer(name: str, sha256: str, signature_json: str, form: str, result: str) -> Callable[[list[Any]], Any]:
@@ -511,7 +524,7 @@ def scorer(name: str, sha256: str, signature_json: str, form: str, result: str) 
         else:
             touch(sha256)
         if not row.fill(model, values):
-            return "null" if result == "json" else None
+            return json.dumps(dict.fromkeys(outputs)) if result == "json" else None
         model.calls += 1
         try:
             answer = model.runner(wanted)()

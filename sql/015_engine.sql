@@ -54,6 +54,8 @@ declare
     all_numbers boolean;
     never_null boolean;
     prediction text;
+    -- how many probabilities a row has; null where there are none
+    classes constant integer := case when signature @> '{"outputs": [{"kind": "probabilities"}]}' then jsonb_array_length(signature -> 'classes') end;
     result record;
     form record;
     called text;
@@ -78,9 +80,7 @@ begin
     for result in
         select * from (values ('', 'prediction', prediction), ('_proba', 'proba', 'double precision[]'), ('_score', 'score', 'double precision'), ('_json', 'json', 'jsonb'))
             as results (suffix, kind, type)
-        where kind in ('prediction', 'json')
-           or exists (select from jsonb_array_elements(signature -> 'outputs') as outputs (o) where o ->> 'kind' = 'probabilities')
-          and (kind = 'proba' or jsonb_array_length(signature -> 'classes') = 2)
+        where kind in ('prediction', 'json') or (kind = 'proba' and classes is not null) or (kind = 'score' and classes = 2)
     loop
         for form in
             select * from (values

@@ -282,8 +282,8 @@ def _attempt(subject: _Subject, wanted: str, request: Request) -> _Attempt:
     try:
         model, called = to_onnx(
             subject.estimator,
-            tensors,
-            unused=_unused(subject, tensors, wanted),
+            _with_unused(subject, tensors, wanted),
+            kept=[t.name for t in tensors],
             precision=wanted,
             missing=subject.missing,
             outputs=2 if subject.native.has_probabilities else 1,
@@ -334,14 +334,15 @@ def _floats(model: ModelProto) -> bool:
     return any(o.type.tensor_type.elem_type in (1, 11) for o in (*model.graph.input, *model.graph.output))
 
 
-def _unused(subject: _Subject, tensors: Sequence[Tensor], wanted: str) -> list[Tensor]:
+def _with_unused(subject: _Subject, tensors: Sequence[Tensor], wanted: str) -> list[Tensor]:
+    """Return the inputs with those of dropped columns among them, as a step selects columns by position."""
     if len(subject.used) == len(subject.sample.columns):
-        return []
-    named = {t.name for t in tensors}
+        return list(tensors)
+    named = {t.name: t for t in tensors}
     return [
-        Tensor(name=c.source, dtype="string" if c.type is SqlType.TEXT else wanted, width=c.width)
+        named.get(c.source)
+        or Tensor(name=c.source, dtype="string" if c.type is SqlType.TEXT else wanted, width=c.width)
         for c in subject.sample.columns
-        if c.source not in named
     ]
 
 

@@ -181,6 +181,8 @@ def _inside(step: Any, columns: _Columns) -> Iterator[tuple[Any, _Columns]]:  # 
     elif hasattr(step, "calibrated_classifiers_"):
         for calibrated in step.calibrated_classifiers_:
             yield calibrated.estimator, columns
+    elif hasattr(step, "regressor_"):
+        yield step.regressor_, columns
     elif hasattr(step, "best_estimator_"):
         yield step.best_estimator_, columns
     elif hasattr(step, "estimator_") and hasattr(step, "best_threshold_"):

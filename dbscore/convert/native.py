@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
 from sklearn.feature_selection import SelectorMixin
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from dbscore.convert.sqlvalue import integer_type
 from dbscore.errors import ConversionError
@@ -33,6 +35,11 @@ class Answers:
 
     predictions: np.ndarray[Any, Any]
     probabilities: np.ndarray[Any, Any] | None = None
+
+
+@functools.cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def qualified(estimator: Any) -> str:  # noqa: ANN401 - an estimator
@@ -112,12 +119,18 @@ class Native:
         self._sample = sample
         self._used = {column: i for i, column in enumerate(used)}
         self.task = task_of(estimator)
-        self.has_probabilities = self.task is Task.CLASSIFICATION and hasattr(estimator, "predict_proba")
+        # with several targets there is a matrix per target, which no SQL type holds
+        self.has_probabilities = (
+            self.task is Task.CLASSIFICATION
+            and hasattr(estimator, "predict_proba")
+            and class_values(estimator) is not None
+        )
 
     def answer(self, rows: Sequence[tuple[Any, ...]]) -> Answers:
         """Return the estimator's answers; its own errors pass through, its warnings do not."""
         given = self._given(rows)
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
+        # one thread: the rows are few, and OpenMP's threads wait for each other on a busy machine
+        with warnings.catch_warnings(), np.errstate(all="ignore"), _threads().limit(limits=1):
             warnings.simplefilter("ignore")
             if self.task is Task.TRANSFORM:
                 return Answers(predictions=_dense(self._estimator.transform(given)))
@@ -125,8 +138,6 @@ class Native:
             if not self.has_probabilities:
                 return Answers(predictions=predictions)
             probabilities = self._estimator.predict_proba(given)
-        if isinstance(probabilities, list):
-            return Answers(predictions=predictions)
         return Answers(predictions=predictions, probabilities=np.asarray(probabilities, dtype=np.float64))
 
     def _given(self, rows: Sequence[tuple[Any, ...]]) -> Any:  # noqa: ANN401 - a frame, a matrix or texts

@@ -25,6 +25,8 @@ __all__ = ["Nulls", "decide"]
 PROBES = 8
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 _HUGE = 1e300
+# a power of two that numbers in use stay below
+_ORDINARY = 40
 _WIDE = (SqlType.DOUBLE, SqlType.DOUBLE_ARRAY)
 _FLOATS = (SqlType.REAL, SqlType.DOUBLE, SqlType.REAL_ARRAY, SqlType.DOUBLE_ARRAY)
 
@@ -136,7 +138,10 @@ def _largest(native: Native, probes: list[tuple[Any, ...]], index: int, column: 
         return None
     if not refuses(FLOAT32_MAX):
         return FLOAT32_MAX
-    low, high = 0, 127
+    low, high = _ORDINARY, 127
+    if refuses(2.0**low):
+        # what an encoder refuses is a value that it does not know, whatever its size
+        return None
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if refuses(2.0**middle) else (middle, high)

@@ -17,11 +17,12 @@ from dbscore.convert.graph import flatten_output, keep_outputs, strip_zipmap
 from dbscore.convert.kernels import kernel_converters
 from dbscore.convert.linear import linear_converters
 from dbscore.convert.numeric import numeric_converters
+from dbscore.convert.rewrite import rewrite
 from dbscore.convert.texts import text_converters
 from dbscore.convert.trees import declare_ml_opset, tree_converters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from onnx import ModelProto
 
@@ -40,7 +41,7 @@ def to_onnx(
     estimator: Any,  # noqa: ANN401 - an estimator
     tensors: Sequence[Tensor],
     *,
-    unused: Sequence[Tensor] = (),
+    kept: Collection[str],
     precision: str,
     missing: str,
     outputs: int,
@@ -49,8 +50,8 @@ def to_onnx(
 
     Args:
         estimator: The fitted estimator.
-        tensors: The ONNX inputs.
-        unused: Columns that the estimator is given and drops; they keep their place during the conversion only.
+        tensors: What the estimator is given, in its order; an ONNX input each.
+        kept: The inputs that stay; the others are columns that the estimator drops.
         precision: `float64` or `float32`, of the inputs.
         missing: What stands for a missing text.
         outputs: How many of the graph's outputs are kept: 1, or 2 with the probabilities.
@@ -63,12 +64,13 @@ def to_onnx(
     for more_shapes, more_converters, _ in _own(precision, missing):
         shapes |= more_shapes
         converters |= more_converters
+    rewritten = rewrite(estimator, [t.name for t in tensors])
     types = {"float64": DoubleTensorType, "float32": FloatTensorType, "string": StringTensorType}
-    given = [(t.name, types[t.dtype]([None, t.width])) for t in (*tensors, *unused)]
+    given = [(t.name, types[t.dtype]([None, t.width])) for t in tensors]
 
     def attempt(options: dict[int, dict[str, bool]] | None) -> ModelProto:
         made: ModelProto = convert_sklearn(
-            estimator,
+            rewritten,
             # a fixed name: by default it is random, and the bytes would differ every time
             name="dbscore",
             initial_types=given,
@@ -83,7 +85,7 @@ def to_onnx(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            model = attempt({id(_last(estimator)): {"zipmap": False}})
+            model = attempt({id(_last(rewritten)): {"zipmap": False}})
         except NameError:
             # the estimator knows no such option, as it never makes a ZipMap
             model = attempt(None)
@@ -91,7 +93,7 @@ def to_onnx(
     declare_ml_opset(model)
     strip_zipmap(model)
     names = [o.name for o in model.graph.output][:outputs]
-    keep_outputs(model, names, feeds=[called[t.name] for t in tensors])
+    keep_outputs(model, names, feeds=[called[name] for name in kept])
     if isinstance(_last(estimator), QuadraticDiscriminantAnalysis):
         # skl2onnx gives its labels the shape (1, rows)
         flatten_output(model, 0)

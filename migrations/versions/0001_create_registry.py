@@ -104,7 +104,10 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text, nullable=False, server_default=""),
         sa.Column("moved_by", sa.Text, nullable=False, server_default=sa.text("session_user")),
         sa.Column(
-            "moved_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")
+            "moved_at",
+            sa.DateTime(timezone=True),
+            nullable=False,
+            server_default=sa.text("clock_timestamp()"),
         ),
         sa.PrimaryKeyConstraint("alias_history_id", name=op.f("alias_history_pkey")),
         sa.CheckConstraint("action in ('promote', 'rollback', 'remove')", name=op.f("alias_history_action_check")),
