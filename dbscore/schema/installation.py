@@ -224,12 +224,12 @@ def _users(connection: Connection, models: str) -> list[str]:
     ours = [models, tables.SCHEMA, ENGINE_SCHEMA]
     rows = run(
         connection,
-        """with ours as (
-               select 'pg_proc'::regclass as kind, oid from pg_proc
-               where pronamespace::regnamespace::text = any (%(ours)s)
+        """with schemas as (
+               select oid from pg_namespace where nspname = any (%(ours)s)
+           ), ours as (
+               select 'pg_proc'::regclass as kind, oid from pg_proc where pronamespace in (table schemas)
                union all
-               select 'pg_class'::regclass, oid from pg_class
-               where relnamespace::regnamespace::text = any (%(ours)s)
+               select 'pg_class'::regclass, oid from pg_class where relnamespace in (table schemas)
            ), users as (
                -- a view depends by its rule, a generated column by its expression
                select coalesce(rule.ev_class::regclass, expression.adrelid::regclass)::text as relation,

@@ -1,0 +1,285 @@
+"""Install, upgrade, uninstall, status, printed SQL: idempotent, safe at once, with and without a superuser."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from psycopg import sql
+from sklearn.linear_model import LogisticRegression
+from sqlalchemy import create_engine
+
+from dbscore import Client, schema
+from dbscore.errors import InUseError, PrivilegeError, SchemaError, ServerError
+from dbscore.schema import source
+from dbscore.tables import metadata
+from tests.conftest import at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Connection = psycopg.Connection[Any]
+
+
+def classifier() -> tuple[LogisticRegression, pd.DataFrame]:
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(100, 2)), columns=["a", "b"])
+    return LogisticRegression().fit(frame, (frame.sum(axis=1) > 0).astype(int)), frame
+
+
+def catalogue(url: str) -> list[tuple[Any, ...]]:
+    """Every object of ours with its definition, for comparing two installations."""
+    with psycopg.connect(url) as connection:
+        return connection.execute(
+            """select 'function', p.oid::regprocedure::text, md5(pg_get_functiondef(p.oid)), obj_description(p.oid)
+                 from pg_proc p where p.pronamespace::regnamespace::text in ('dbscore', 'dbscore_engine', 'models')
+               union all
+               select 'column', c.oid::regclass::text || '.' || a.attname, format_type(a.atttypid, a.atttypmod), a.attstorage::text
+                 from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
+                 where c.relnamespace = 'dbscore'::regnamespace
+               union all
+               select 'constraint', conrelid::regclass::text || '.' || conname, pg_get_constraintdef(oid), null
+                 from pg_constraint where connamespace = 'dbscore'::regnamespace
+               order by 1, 2"""
+        ).fetchall()
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_code(url: str) -> None:
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "include_schemas": True,
+                "version_table_schema": "dbscore",
+                "compare_server_default": True,
+                "include_name": lambda name, kind, _: kind != "schema" or name == "dbscore",
+            },
+        )
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_artifacts_are_stored_outside_the_row_and_uncompressed(db: Connection) -> None:
+    row = db.execute("select attstorage from pg_attribute where attrelid = 'dbscore.artifact'::regclass and attname = 'bytes'")
+    assert row.fetchone() == ("e",)
+
+
+def test_installing_twice_changes_nothing(url: str) -> None:
+    before = catalogue(url)
+    with Client(url) as client:
+        client.install()
+    assert catalogue(url) == before
+
+
+def test_two_installations_at_once_both_succeed(empty_url: str) -> None:
+    failures: list[Exception] = []
+
+    def install() -> None:
+        try:
+            with Client(empty_url) as client:
+                client.install()
+        except Exception as error:  # noqa: BLE001 - shown by the assertion
+            failures.append(error)
+
+    threads = [threading.Thread(target=install) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with Client(empty_url) as client:
+        assert client.status().problems == ()
+
+
+def test_an_installation_that_fails_leaves_nothing(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = source.sql_files()
+    broken = {**whole, "990_privileges.sql": "select 1 / 0"}
+    for module in (source, schema.installation):
+        monkeypatch.setattr(module, "sql_files", lambda: broken)
+    with Client(empty_url) as client, pytest.raises(psycopg.errors.DivisionByZero):
+        client.install()
+    with psycopg.connect(empty_url) as connection:
+        found = connection.execute("select nspname from pg_namespace where nspname in ('dbscore', 'models', 'dbscore_engine')")
+        assert found.fetchall() == []
+
+
+def test_a_schema_newer_than_the_package_is_refused(client: Client, db: Connection) -> None:
+    db.execute("update dbscore.installation set package_version = '99.0.0'")
+    with pytest.raises(SchemaError, match=r"99\.0\.0") as caught:
+        client.install()
+    assert "pip install" in caught.value.remedy
+    db.execute("update dbscore.installation set package_version = '0.0.1'")
+    db.execute("update dbscore.alembic_version set version_num = '9999'")
+    with pytest.raises(SchemaError, match="9999"):
+        client.upgrade()
+
+
+def test_upgrade_needs_an_installation(empty_url: str) -> None:
+    with Client(empty_url) as client, pytest.raises(SchemaError, match="not installed") as caught:
+        client.upgrade()
+    assert "dbscore install" in caught.value.remedy
+
+
+def test_an_upgrade_makes_the_functions_anew_and_keeps_grants_and_dependants(
+    client: Client, db: Connection, role: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, frame = classifier()
+    client.deploy("tip", model, sample=frame)
+    analyst = role()
+    client.grant("tip", analyst)
+    db.execute("create view v as select models.tip(1, 2) as alias, models.tip_v1(1, 2) as version")
+    newer = source._runtime_text() + "\n# a later runtime\n"
+    monkeypatch.setattr(source, "_runtime_text", lambda: newer)
+    client.upgrade()
+    body = db.execute("select prosrc from pg_proc where oid = 'dbscore_engine.tip_v1(text, float8, float8)'::regprocedure")
+    assert "# a later runtime" in body.fetchone()[0]
+    assert db.execute("select * from v").fetchone() == (1, 1)
+    privilege = "select has_function_privilege(%s, 'dbscore_engine.tip_v1(text, float8, float8)', 'execute')"
+    assert db.execute(privilege, [analyst]).fetchone() == (True,)
+    assert client.status().problems == ()
+
+
+def test_status_says_that_an_upgrade_is_due(client: Client, db: Connection) -> None:
+    db.execute("update dbscore.installation set sql_sha256 = 'old', package_version = '0.0.1'")
+    assert any("dbscore upgrade" in problem for problem in client.status().problems)
+
+
+def test_models_can_live_in_another_schema_where_the_name_is_taken(empty_url: str) -> None:
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        connection.execute("create schema models create table cars (id int)")
+        with Client(empty_url) as client:
+            with pytest.raises(SchemaError, match="'models'") as caught:
+                client.install()
+            assert "--models-schema" in caught.value.remedy
+            assert client.install(models_schema="Scoring Models").models_schema == "Scoring Models"
+            model, frame = classifier()
+            client.deploy("tip", model, sample=frame)
+            assert connection.execute('select "Scoring Models".tip(1, 2)').fetchone() == (1,)
+            assert client.predict("tip", {"a": 1, "b": 2})["prediction"] == 1
+            with pytest.raises(SchemaError, match="not in 'other'"):
+                client.install(models_schema="other")
+            client.uninstall()
+        assert connection.execute("select to_regclass('models.cars') is not null").fetchone() == (True,)
+
+
+def test_uninstall_drops_everything_and_a_new_installation_works(client: Client, db: Connection) -> None:
+    model, frame = classifier()
+    client.deploy("tip", model, sample=frame)
+    client.uninstall()
+    assert db.execute("select count(*) from pg_namespace where nspname in ('dbscore', 'models', 'dbscore_engine')").fetchone() == (0,)
+    client.install()
+    assert client.models() == []
+
+
+def test_uninstall_names_what_still_uses_a_model(client: Client, db: Connection) -> None:
+    model, frame = classifier()
+    client.deploy("tip", model, sample=frame)
+    db.execute("create view public.scored as select models.tip(1, 2)")
+    db.execute("create table kept (a float8, b float8, tip bigint generated always as (models.tip_v1(a, b)) stored)")
+    with pytest.raises(InUseError, match="kept.*scored"):
+        client.uninstall()
+    assert client.status().models == 1
+    client.uninstall(cascade=True)
+    assert db.execute("select to_regclass('public.scored'), to_regclass('kept') is not null").fetchone() == (None, True)
+
+
+def test_a_role_that_is_no_superuser_is_told_what_one_must_run_and_then_does_the_rest(
+    empty_url: str, role: Callable[[], str]
+) -> None:
+    owner = role()
+    mine = at(empty_url, user=owner, password=owner)
+    with Client(mine) as client:
+        with pytest.raises(PrivilegeError, match="no superuser") as caught:
+            client.install()
+        assert f"dbscore sql --part superuser --owner {owner}" in caught.value.remedy
+        with psycopg.connect(empty_url, autocommit=True) as superuser:
+            superuser.execute(schema.printed_sql("superuser", owner=owner).encode())
+        assert client.install().problems == ()
+        assert client.status().owner == owner
+        model, frame = classifier()
+        client.deploy("tip", model, sample=frame)
+        client.deploy("tip", LogisticRegression(C=0.1).fit(frame, model.predict(frame)), sample=frame)
+        client.promote("tip:2")
+        assert client.predict("tip", {"a": 1, "b": 2})["version"] == 2
+        client.drop("tip:1")
+        with psycopg.connect(mine) as connection:
+            owners = connection.execute(
+                """select distinct proowner::regrole::text from pg_proc
+                   where pronamespace = 'models'::regnamespace or proname like 'tip%'"""
+            ).fetchall()
+            assert owners == [(owner,)]
+        client.drop("tip", with_aliases=True)
+        assert client.models() == []
+
+
+def test_the_owner_of_the_schema_cannot_reach_a_superusers_rights(empty_url: str, role: Callable[[], str]) -> None:
+    owner = role()
+    with psycopg.connect(empty_url, autocommit=True) as superuser:
+        superuser.execute(schema.printed_sql("superuser", owner=owner).encode())
+    with Client(at(empty_url, user=owner, password=owner)) as client:
+        client.install()
+    with psycopg.connect(at(empty_url, user=owner, password=owner), autocommit=True) as connection:
+        for statement in (
+            "create or replace function dbscore_engine.body(call text) returns text language sql return 'import os'",
+            "drop function dbscore_engine.body(text)",
+            "drop schema dbscore_engine cascade",
+            "create function dbscore_engine.quote_ident(text) returns text language sql return 'x'",
+            "create function models.f() returns integer language plpython3u as 'return 1'",
+            "alter function dbscore_engine.create_functions(text, text, jsonb) set search_path = models",
+            "create or replace function dbscore_engine.pin(sha256 text) returns text language plpython3u as 'return 1'",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement)
+
+
+def test_the_printed_sql_installs_what_install_installs(empty_url: str, url: str) -> None:
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        connection.execute(schema.printed_sql().encode())
+    with Client(empty_url) as client:
+        assert client.status().problems == ()
+        assert catalogue(empty_url) == catalogue(url)
+        client.install()
+        model, frame = classifier()
+        client.deploy("tip", model, sample=frame)
+    assert [row for row in catalogue(empty_url) if "tip" not in row[1]] == catalogue(url)
+
+
+def test_a_member_of_the_owner_may_deploy_and_the_owner_owns_it(
+    client: Client, db: Connection, url: str, role: Callable[[], str]
+) -> None:
+    owner, member = role(), role()
+    db.execute(sql.SQL("grant {} to {}").format(sql.Identifier(owner), sql.Identifier(member)))
+    client.uninstall()
+    db.execute(schema.printed_sql("superuser", owner=owner).encode())
+    with Client(at(url, user=owner, password=owner)) as first:
+        first.install()
+    model, frame = classifier()
+    with Client(at(url, user=member, password=member)) as second:
+        version = second.deploy("tip", model, sample=frame)
+        assert version.created_by == member
+    row = db.execute("select proowner::regrole::text from pg_proc where oid = 'models.tip(float8, float8)'::regprocedure")
+    assert row.fetchone() == (owner,)
+
+
+def test_a_server_without_its_packages_is_told_the_command_for_its_python(
+    client: Client, db: Connection
+) -> None:
+    python = db.execute("select dbscore_engine.python()").fetchone()[0]["python"]
+    # an import that fails, as on a server that has no onnxruntime
+    db.execute(
+        f"""create or replace function dbscore_engine.python() returns jsonb language sql
+            return '{{"python": "{python}", "numpy": "2.0", "onnxruntime_error": "ModuleNotFoundError: No module named onnxruntime"}}'::jsonb"""
+    )
+    status = client.status()
+    assert status.engines == ()
+    model, frame = classifier()
+    with pytest.raises(ServerError, match="onnxruntime") as caught:
+        client.deploy("tip", model, sample=frame)
+    assert f"--python-version {python}" in str(caught.value)
+    assert client.models() == []
