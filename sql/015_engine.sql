@@ -27,7 +27,7 @@ if "call" not in SD:
         text = r'''%2$s'''
         module = types.ModuleType("dbscore_runtime")
         module.plpy = plpy
-        exec(compile(text.replace("\n\t", "\n"), "dbscore/runtime.py", "exec", dont_inherit=True), module.__dict__)
+        exec(compile(text.replace("\n\t", "\n"), "dbscore/runtime", "exec", dont_inherit=True), module.__dict__)
         for other in [key for key in GD if key.startswith("dbscore ")]:
             del GD[other]
         GD[%1$L] = module

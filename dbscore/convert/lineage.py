@@ -99,7 +99,7 @@ def selected(transformer: ColumnTransformer, names: Sequence[str] | None, width:
 
 
 def _indexes(columns: Any, names: Sequence[str] | None, width: int) -> list[int]:  # noqa: ANN401
-    every = list(names or [])
+    every = [] if names is None else list(names)
     if isinstance(columns, str | int | np.integer):
         columns = [columns]
     if isinstance(columns, slice):
@@ -153,11 +153,13 @@ def _walk_pipeline(
 def _walk_columns(
     step: ColumnTransformer, columns: _Columns, names: Sequence[str] | None, found: list[Visit]
 ) -> _Columns | None:
+    if names is None:
+        names = getattr(step, "feature_names_in_", None)
     parts = []
     chosen = selected(step, names, len(columns))
     for (_, inner, _), indexes in zip(step.transformers_, chosen, strict=True):
         if indexes:
-            own = [names[i] for i in indexes] if names else None
+            own = [names[i] for i in indexes] if names is not None else None
             parts.append(_walk(inner, tuple(columns[i] for i in indexes), own, found))
     return _joined(parts)
 

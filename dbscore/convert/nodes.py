@@ -60,6 +60,19 @@ class Nodes:
         """Add a constant vector of int64."""
         return self._constant(TensorProto.INT64, [len(values)], list(values))
 
+    def labels(self, classes: np.ndarray[Any, Any]) -> str:
+        """Add a constant vector of class labels: strings, or int64.
+
+        Raises:
+            NotImplementedError: A label is a number with a fraction.
+        """
+        values = classes.tolist()
+        if classes.dtype.kind in "OUS":
+            return self._constant(TensorProto.STRING, [len(values)], [str(v).encode() for v in values])
+        if any(int(v) != v for v in values):
+            raise NotImplementedError(f"class labels with fractions: {values}")
+        return self._constant(TensorProto.INT64, [len(values)], [int(v) for v in values])
+
     def text(self, value: Any) -> str:  # noqa: ANN401 - a category
         """Return a category as the ONNX input spells it.
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
-from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, PolynomialFeatures, PowerTransformer
+from sklearn.preprocessing import Binarizer, FunctionTransformer, KBinsDiscretizer, PolynomialFeatures, PowerTransformer
 
 from dbscore.convert.nodes import Nodes
+from dbscore.convert.rewrite import Columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,12 +53,16 @@ def numeric_converters(
 
     return (
         {
+            Binarizer: shape(_same_width),
+            Columns: shape(lambda o: len(o.raw_operator.indexes)),
             FunctionTransformer: shape(_same_width),
             KBinsDiscretizer: shape(lambda o: _binned_width(o.raw_operator)),
             PolynomialFeatures: shape(lambda o: int(o.raw_operator.n_output_features_)),
             PowerTransformer: shape(_same_width),
         },
         {
+            Binarizer: converter(_binary),
+            Columns: converter(lambda nodes, matrix, model: nodes.columns(matrix, model.indexes)),
             FunctionTransformer: converter(_function),
             KBinsDiscretizer: converter(_bins),
             PolynomialFeatures: converter(_polynomial),
@@ -77,6 +82,10 @@ def _function(nodes: Nodes, matrix: str, model: Any) -> str:  # noqa: ANN401
         known = ", ".join(sorted(f.__name__ for f in _FUNCTIONS if f is not None))
         raise NotImplementedError(f"FunctionTransformer({name}) has no ONNX equivalent here; numpy's {known} have")
     return _FUNCTIONS[model.func](nodes, matrix)
+
+
+def _binary(nodes: Nodes, matrix: str, model: Any) -> str:  # noqa: ANN401
+    return nodes.cast(nodes.add("Greater", [matrix, nodes.numbers([[float(model.threshold)]])]))
 
 
 def _polynomial(nodes: Nodes, matrix: str, model: Any) -> str:  # noqa: ANN401

@@ -6,6 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.ensemble import VotingClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline
@@ -16,7 +17,7 @@ from dbscore.convert.lineage import selected
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["rewrite"]
+__all__ = ["Columns", "rewrite"]
 
 
 def rewrite(estimator: Any, names: Sequence[str] | None = None) -> Any:  # noqa: ANN401 - an estimator
@@ -31,7 +32,8 @@ def rewrite(estimator: Any, names: Sequence[str] | None = None) -> Any:  # noqa:
     if isinstance(estimator, Pipeline):
         steps: list[tuple[str, Any]] = []
         for i, (name, step) in enumerate(estimator.steps):
-            new = rewrite(step, names if i == 0 else None)
+            inside = i > 0 and isinstance(step, ColumnTransformer)
+            new = _as_union(step) if inside else rewrite(step, names if i == 0 else None)
             # a pipeline in a pipeline is its steps
             inner = new.steps if isinstance(new, Pipeline) else [("", new)]
             steps.extend((f"{name}_{part}" if part else name, s) for part, s in inner)
@@ -57,10 +59,33 @@ def rewrite(estimator: Any, names: Sequence[str] | None = None) -> Any:  # noqa:
         )
     if isinstance(estimator, TransformedTargetRegressor):
         return rewrite(Pipeline([("regressor", estimator.regressor_), ("target", _inverse(estimator.transformer_))]))
-    if isinstance(estimator, VotingClassifier) and estimator.voting == "soft":
+    if isinstance(estimator, VotingClassifier):
         # it concerns `transform` only, and skl2onnx refuses one of its values
         return _copy(estimator, flatten_transform=False)
     return estimator
+
+
+class Columns(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Takes columns of a matrix; stateless, so that it needs no fit.
+
+    Args:
+        indexes: Which.
+    """
+
+    def __init__(self, indexes: Sequence[int] = ()) -> None:
+        self.indexes = indexes
+
+
+def _as_union(transformer: ColumnTransformer) -> FeatureUnion:
+    """Return a ColumnTransformer as a union: inside a pipeline skl2onnx cannot count the columns it is given."""
+    names = list(getattr(transformer, "feature_names_in_", [])) or None
+    chosen = selected(transformer, names, transformer.n_features_in_)
+    parts = [
+        (name, Pipeline([("columns", Columns(indexes)), ("step", rewrite(step))]))
+        for (name, step, _), indexes in zip(transformer.transformers_, chosen, strict=True)
+        if indexes
+    ]
+    return FeatureUnion(parts, transformer_weights=transformer.transformer_weights)
 
 
 def _copy(estimator: Any, **attributes: Any) -> Any:  # noqa: ANN401

@@ -313,6 +313,8 @@ def _infer(  # noqa: PLR0911 - one line per kind of dtype
         return integer_type(dtype), 1
     if kind in "US":
         return SqlType.TEXT, 1
+    if kind == "c":
+        raise FeatureError(f"{name} is a {dtype}: SQL has no complex numbers", remedy="Split it into two columns.")
     if kind in "Mm":
         raise FeatureError(f"{name} is a {dtype}: dates are no features", remedy=_DATETIME_REMEDY)
     if len(present) == 0:
@@ -328,7 +330,7 @@ def _infer_objects(name: str, present: np.ndarray[Any, Any]) -> tuple[SqlType, i
         return SqlType.BOOLEAN, 1
     if all(issubclass(k, int | np.integer | bool | np.bool_) for k in kinds):
         return SqlType.BIGINT, 1
-    if all(issubclass(k, int | float | Decimal | np.number | bool | np.bool_) for k in kinds):
+    if all(issubclass(k, int | float | Decimal | np.integer | np.floating | bool | np.bool_) for k in kinds):
         return SqlType.DOUBLE, 1
     if all(issubclass(k, list | tuple | np.ndarray) for k in kinds):
         return _infer_arrays(name, present)

@@ -11,7 +11,7 @@ from psycopg import sql
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
-from dbscore import tables
+from dbscore import runtime, tables
 from dbscore.database import run, scalar, script
 from dbscore.errors import InUseError, PrivilegeError, SchemaError
 from dbscore.schema.source import (
@@ -20,7 +20,6 @@ from dbscore.schema.source import (
     alembic_config,
     package_version,
     rendered,
-    runtime_sha256,
     sql_files,
     sql_sha256,
 )
@@ -69,11 +68,11 @@ def install(connection: Connection, *, schema_for_models: str | None = None) -> 
     if before is None:
         _refuse_taken(connection, models)
     owner = _create_schemas(connection, models, superuser=superuser, plpython=plpython)
-    runtime = _installed_runtime(connection)
+    there = _installed_runtime(connection)
     if plpython and superuser:
         for name in SUPERUSER_FILES:
             script(connection, rendered(name, owner=owner, models=models))
-    elif plpython and runtime != runtime_sha256():
+    elif plpython and there != runtime.sha256():
         raise _superuser_first(owner, models)
     run(connection, sql.SQL("set local role {}").format(sql.Identifier(owner)))
     command.upgrade(alembic_config(connection), "head")
@@ -84,7 +83,7 @@ def install(connection: Connection, *, schema_for_models: str | None = None) -> 
     if before is None or any(getattr(before, key) != value for key, value in row.items()):
         statement = insert(tables.installation).values(**row)
         connection.execute(statement.on_conflict_do_update(index_elements=["installation_id"], set_=row))
-    return plpython and runtime != runtime_sha256()
+    return plpython and there != runtime.sha256()
 
 
 def _superuser_first(owner: str, models: str) -> PrivilegeError:

@@ -14,7 +14,7 @@ from alembic import command
 from alembic.config import Config
 from psycopg import sql
 
-from dbscore import tables
+from dbscore import runtime, tables
 from dbscore.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ __all__ = [
     "package_version",
     "printed_sql",
     "rendered",
-    "runtime_sha256",
     "sql_files",
     "sql_sha256",
 ]
@@ -83,24 +82,10 @@ def rendered(name: str, *, owner: str | None, models: str) -> str:
         "owner": sql.Identifier(owner).as_string() if owner else "current_user",
         "models": sql.Identifier(models).as_string(),
         "version": package_version(),
-        "runtime_sha256": runtime_sha256(),
-        "runtime": _runtime_text(),
+        "runtime_sha256": runtime.sha256(),
+        "runtime": runtime.text(),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda m: values[m[1]], sql_files()[name])
-
-
-def _runtime_text() -> str:
-    """Return the text of dbscore/runtime.py, which the PL/Python functions carry."""
-    text = (files("dbscore") / "runtime.py").read_text(encoding="utf-8")
-    for forbidden in ("'''", "$runtime$", "$body$", "\t"):
-        if forbidden in text:
-            raise SchemaError(f"dbscore/runtime.py contains {forbidden!r}, which cannot be embedded")
-    return text
-
-
-def runtime_sha256() -> str:
-    """Return the hash under which backends keep the runtime."""
-    return hashlib.sha256(_runtime_text().encode()).hexdigest()
 
 
 def sql_files() -> dict[str, str]:
@@ -110,7 +95,7 @@ def sql_files() -> dict[str, str]:
 
 def sql_sha256() -> str:
     """Return the hash of all that is replayed: SQL files and runtime."""
-    text = _runtime_text() + "".join(f"{name}\n{content}" for name, content in sql_files().items())
+    text = runtime.text() + "".join(f"{name}\n{content}" for name, content in sql_files().items())
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -104,6 +104,5 @@ def python_problem(connection: Connection, python: dict[str, str] | None) -> str
         return None
     return (
         f"the server's Python {python['python']} cannot import {' and '.join(lacking)} "
-        f"({'; '.join(lacking.values())})\n"
-        + server_packages_remedy(python["python"], server_major=major)
+        f"({'; '.join(lacking.values())})\n" + server_packages_remedy(python["python"], server_major=major)
     )

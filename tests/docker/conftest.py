@@ -1,4 +1,4 @@
-"""The image's own tests are collected by `make test-docker` alone (tests/docker/__main__.py), which builds the image."""
+"""The image's own tests: collected by `make test-docker` alone, which builds the image (tests/docker/__main__.py)."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-import docker
 import psycopg
 from testcontainers.core.container import DockerContainer
+from testcontainers.core.docker_client import DockerClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -134,7 +134,7 @@ class Volume:
     """A named volume, removed on leaving the block."""
 
     def __enter__(self) -> str:
-        self._client = docker.from_env()
+        self._client = DockerClient().client
         self._volume = self._client.volumes.create(f"dbscore-test-{secrets.token_hex(6)}")
         return str(self._volume.name)
 

@@ -161,7 +161,7 @@ def test_a_server_without_the_schema_is_unhealthy() -> None:
         server.run("healthcheck")
         with server.connect() as connection:
             connection.execute("drop schema dbscore cascade")
-        with pytest.raises(RuntimeError, match="dbscore.models"):
+        with pytest.raises(RuntimeError, match=r"dbscore\.models"):
             server.run("healthcheck")
 
 

@@ -193,9 +193,7 @@ def test_nobody_enters_without_the_password(place: Place) -> None:
     assert server.layout.data.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_callers_environment_does_not_reach_the_server(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_callers_environment_does_not_reach_the_server(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGDATA", "/nowhere")
     monkeypatch.setenv("PGPORT", "1")
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
@@ -446,9 +444,7 @@ def test_an_ordinary_user_runs_a_server_as_themselves(
     assert done.stdout == f"{ordinary.pw_name} onnx sql\n", done.stderr
 
 
-def test_an_ordinary_user_is_told_whose_server_it_is(
-    ordinary: pwd.struct_passwd, equipped: LocalServer
-) -> None:
+def test_an_ordinary_user_is_told_whose_server_it_is(ordinary: pwd.struct_passwd, equipped: LocalServer) -> None:
     script = (
         "import sys; from pathlib import Path; from dbscore.local import LocalServer\n"
         "LocalServer(Path(sys.argv[1])).is_running()"

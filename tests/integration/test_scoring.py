@@ -134,7 +134,9 @@ def test_a_prediction_has_the_labels_own_type(
 
 def test_text_and_null_text_equal_the_native_model(client: Client, db: Connection) -> None:
     rng = np.random.default_rng(1)
-    frame = pd.DataFrame({"plan": rng.choice(["basic", "gold", "o'neil"], 200).astype(object), "age": rng.normal(size=200)})
+    frame = pd.DataFrame(
+        {"plan": rng.choice(["basic", "gold", "o'neil"], 200).astype(object), "age": rng.normal(size=200)}
+    )
     frame.loc[::9, "plan"] = np.nan
     target = ((frame.plan == "gold") ^ (frame.age > 0)).astype(int)
     texts = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
@@ -150,7 +152,9 @@ def test_a_category_that_the_encoder_refuses_is_refused_with_ml002_and_the_known
     client: Client, db: Connection
 ) -> None:
     frame = pd.DataFrame({"plan": ["basic", "gold"] * 50, "age": np.linspace(0, 1, 100)})
-    model = make_pipeline(make_column_transformer((OneHotEncoder(), ["plan"]), remainder="passthrough"), LogisticRegression())
+    model = make_pipeline(
+        make_column_transformer((OneHotEncoder(), ["plan"]), remainder="passthrough"), LogisticRegression()
+    )
     client.deploy("churn", model.fit(frame, [0, 1] * 50), sample=frame)
     with pytest.raises(psycopg.Error) as caught:
         db.execute("select models.churn(plan => 'platinum', age => 1)")
@@ -258,7 +262,11 @@ def test_a_transformer_gives_its_vector_a_clusterer_its_label_an_outlier_detecto
     client: Client, db: Connection
 ) -> None:
     frame = numbers()
-    pca, means, forest = PCA(2).fit(frame), KMeans(3, n_init=1, random_state=0).fit(frame), IsolationForest(n_estimators=10, random_state=0).fit(frame)
+    pca, means, forest = (
+        PCA(2).fit(frame),
+        KMeans(3, n_init=1, random_state=0).fit(frame),
+        IsolationForest(n_estimators=10, random_state=0).fit(frame),
+    )
     row = pd.DataFrame([[0.5, -1.0, 2.0]], columns=frame.columns)
     for name, model in (("space", pca), ("segment", means), ("odd", forest)):
         client.deploy(name, model, sample=frame)
@@ -410,7 +418,9 @@ def test_the_session_cache_is_bounded_in_bytes_and_shown(client: Client, db: Con
         assert one(fresh, "select models.m0(1, 2, 3) is not null")
 
 
-def test_a_damaged_file_in_the_data_directory_is_written_anew(logistic: LogisticRegression, db: Connection, url: str) -> None:
+def test_a_damaged_file_in_the_data_directory_is_written_anew(
+    logistic: LogisticRegression, db: Connection, url: str
+) -> None:
     sha256 = one(db, "select sha256 from dbscore.versions")
     damage = "copy (select 'garbage') to program %s"
     path = one(db, "show data_directory") + f"/dbscore/{sha256}.onnx"

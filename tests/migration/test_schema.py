@@ -15,7 +15,7 @@ from psycopg import sql
 from sklearn.linear_model import LogisticRegression
 from sqlalchemy import create_engine
 
-from dbscore import Client, schema
+from dbscore import Client, runtime, schema
 from dbscore.errors import InUseError, PrivilegeError, SchemaError, ServerError
 from dbscore.schema import source
 from dbscore.tables import metadata
@@ -66,7 +66,9 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(url: str) -> None:
 
 
 def test_artifacts_are_stored_outside_the_row_and_uncompressed(db: Connection) -> None:
-    row = db.execute("select attstorage from pg_attribute where attrelid = 'dbscore.artifact'::regclass and attname = 'bytes'")
+    row = db.execute(
+        "select attstorage from pg_attribute where attrelid = 'dbscore.artifact'::regclass and attname = 'bytes'"
+    )
     assert row.fetchone() == ("e",)
 
 
@@ -105,7 +107,9 @@ def test_an_installation_that_fails_leaves_nothing(empty_url: str, monkeypatch: 
     with Client(empty_url) as client, pytest.raises(psycopg.errors.DivisionByZero):
         client.install()
     with psycopg.connect(empty_url) as connection:
-        found = connection.execute("select nspname from pg_namespace where nspname in ('dbscore', 'models', 'dbscore_engine')")
+        found = connection.execute(
+            "select nspname from pg_namespace where nspname in ('dbscore', 'models', 'dbscore_engine')"
+        )
         assert found.fetchall() == []
 
 
@@ -134,10 +138,12 @@ def test_an_upgrade_makes_the_functions_anew_and_keeps_grants_and_dependants(
     analyst = role()
     client.grant("tip", analyst)
     db.execute("create view v as select models.tip(1, 2) as alias, models.tip_v1(1, 2) as version")
-    newer = source._runtime_text() + "\n# a later runtime\n"
-    monkeypatch.setattr(source, "_runtime_text", lambda: newer)
+    newer = runtime.text() + "\n# a later runtime\n"
+    monkeypatch.setattr(runtime, "text", lambda: newer)
     client.upgrade()
-    body = db.execute("select prosrc from pg_proc where oid = 'dbscore_engine.tip_v1(text, float8, float8)'::regprocedure")
+    body = db.execute(
+        "select prosrc from pg_proc where oid = 'dbscore_engine.tip_v1(text, float8, float8)'::regprocedure"
+    )
     assert "# a later runtime" in body.fetchone()[0]
     assert db.execute("select * from v").fetchone() == (1, 1)
     privilege = "select has_function_privilege(%s, 'dbscore_engine.tip_v1(text, float8, float8)', 'execute')"
@@ -172,7 +178,9 @@ def test_uninstall_drops_everything_and_a_new_installation_works(client: Client,
     model, frame = classifier()
     client.deploy("tip", model, sample=frame)
     client.uninstall()
-    assert db.execute("select count(*) from pg_namespace where nspname in ('dbscore', 'models', 'dbscore_engine')").fetchone() == (0,)
+    assert db.execute(
+        "select count(*) from pg_namespace where nspname in ('dbscore', 'models', 'dbscore_engine')"
+    ).fetchone() == (0,)
     client.install()
     assert client.models() == []
 
@@ -263,13 +271,13 @@ def test_a_member_of_the_owner_may_deploy_and_the_owner_owns_it(
     with Client(at(url, user=member, password=member)) as second:
         version = second.deploy("tip", model, sample=frame)
         assert version.created_by == member
-    row = db.execute("select proowner::regrole::text from pg_proc where oid = 'models.tip(float8, float8)'::regprocedure")
+    row = db.execute(
+        "select proowner::regrole::text from pg_proc where oid = 'models.tip(float8, float8)'::regprocedure"
+    )
     assert row.fetchone() == (owner,)
 
 
-def test_a_server_without_its_packages_is_told_the_command_for_its_python(
-    client: Client, db: Connection
-) -> None:
+def test_a_server_without_its_packages_is_told_the_command_for_its_python(client: Client, db: Connection) -> None:
     python = db.execute("select dbscore_engine.python()").fetchone()[0]["python"]
     # an import that fails, as on a server that has no onnxruntime
     db.execute(

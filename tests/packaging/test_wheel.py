@@ -18,7 +18,9 @@ from tests.conftest import REPOSITORY
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dist")
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(REPOSITORY)], check=True, capture_output=True
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(REPOSITORY)],
+        check=True,
+        capture_output=True,
     )
     return next(out.glob("*.whl"))
 
@@ -43,6 +45,8 @@ def test_the_schema_is_installed_from_the_wheel_in_an_empty_environment(
     status = json.loads(done.stdout)
     assert status["installed"]
     assert status["problems"] == []
-    printed = subprocess.run([binaries / "dbscore", "sql"], check=True, capture_output=True, text=True, cwd=tmp_path, env=clean)
+    printed = subprocess.run(
+        [binaries / "dbscore", "sql"], check=True, capture_output=True, text=True, cwd=tmp_path, env=clean
+    )
     assert "create_functions" in printed.stdout
     assert "CREATE TABLE dbscore.version" in printed.stdout

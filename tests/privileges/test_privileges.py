@@ -153,7 +153,9 @@ def test_a_role_with_a_hostile_name_is_quoted(two_models: Client, db: Connection
     db.execute(sql.SQL("create role {}").format(sql.Identifier(name)))
     try:
         two_models.grant("tip", name)
-        assert db.execute("select has_function_privilege(%s, 'models.tip_v1(float8, float8)', 'execute')", [name]).fetchone() == (True,)
+        assert db.execute(
+            "select has_function_privilege(%s, 'models.tip_v1(float8, float8)', 'execute')", [name]
+        ).fetchone() == (True,)
         two_models.revoke("tip", name)
         assert [m.name for m in two_models.models()] == ["churn", "tip"]
     finally:
@@ -161,9 +163,7 @@ def test_a_role_with_a_hostile_name_is_quoted(two_models: Client, db: Connection
         db.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
 
 
-def test_a_role_that_may_score_may_not_deploy(
-    two_models: Client, role: Callable[[], str], url: str
-) -> None:
+def test_a_role_that_may_score_may_not_deploy(two_models: Client, role: Callable[[], str], url: str) -> None:
     analyst = role()
     two_models.grant("tip", analyst)
     model, frame = classifier(3)
@@ -178,7 +178,9 @@ def test_an_untrusted_search_path_does_not_change_what_is_called(
     two_models.grant("tip", analyst)
     db.execute("create schema trap; grant all on schema trap to public")
     connection = as_role(analyst)
-    connection.execute("create function trap.substring(bytea, integer, integer) returns bytea language sql return 'x'::bytea")
+    connection.execute(
+        "create function trap.substring(bytea, integer, integer) returns bytea language sql return 'x'::bytea"
+    )
     connection.execute("create function trap.format(text, variadic text[]) returns text language sql return 'select 1'")
     connection.execute("set search_path = trap, pg_catalog")
     answer = connection.execute("""select dbscore.predict('tip', '{"a": 1, "b": 2}')""").fetchone()[0]
@@ -194,7 +196,9 @@ def test_the_signature_of_a_version_cannot_become_code(db: Connection) -> None:
                       "width": 1, "accepts_infinity": False, "largest": None, "categories": [hostile], "missing": None}],
         "outputs": [{"kind": "prediction", "tensor": "y", "type": "double precision", "width": 1}],
     }  # fmt: skip
-    db.execute("select dbscore_engine.create_functions('evil_v1', repeat('0', 64), %s)", [psycopg.types.json.Jsonb(signature)])
+    db.execute(
+        "select dbscore_engine.create_functions('evil_v1', repeat('0', 64), %s)", [psycopg.types.json.Jsonb(signature)]
+    )
     with pytest.raises(psycopg.Error, match="missing or damaged") as caught:
         db.execute("select dbscore_engine.evil_v1('x', 'y')")
     assert caught.value.sqlstate == "ML005"
@@ -202,4 +206,7 @@ def test_the_signature_of_a_version_cannot_become_code(db: Connection) -> None:
         db.execute("select dbscore_engine.create_functions(%s, repeat('0', 64), '{}')", ['x_v1"; drop'])
     signature["features"][0]["type"] = "integer) returns void language sql as $$ $$; --"
     with pytest.raises(psycopg.Error, match="type that dbscore does not know"):
-        db.execute("select dbscore_engine.create_functions('evil_v2', repeat('0', 64), %s)", [psycopg.types.json.Jsonb(signature)])
+        db.execute(
+            "select dbscore_engine.create_functions('evil_v2', repeat('0', 64), %s)",
+            [psycopg.types.json.Jsonb(signature)],
+        )

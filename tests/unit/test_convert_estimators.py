@@ -1,5 +1,6 @@
 """What scikit-learn has, converted and compared with itself row by row."""
 
+# ruff: noqa: ANN401 - scikit-learn has no types
 from __future__ import annotations
 
 import subprocess
@@ -92,7 +93,7 @@ CLASSIFIERS = [
     AdaBoostClassifier(n_estimators=5, random_state=0),
     BaggingClassifier(n_estimators=3, random_state=0),
     BaggingClassifier(LogisticRegression(), n_estimators=3, random_state=0),
-    BernoulliNB(binarize=2.0),
+    BernoulliNB(),
     CalibratedClassifierCV(LogisticRegression()),
     ComplementNB(),
     DecisionTreeClassifier(random_state=0),
@@ -111,6 +112,7 @@ CLASSIFIERS = [
     QuadraticDiscriminantAnalysis(),
     RandomForestClassifier(n_estimators=5, random_state=0),
     SGDClassifier(loss="log_loss", random_state=0),
+    SGDClassifier(loss="modified_huber", random_state=0),
     StackingClassifier([("a", LogisticRegression()), ("b", DecisionTreeClassifier(random_state=0))]),
     VotingClassifier([("a", LogisticRegression()), ("b", GaussianNB())], voting="soft"),
     make_pipeline(StandardScaler(), RandomForestClassifier(n_estimators=5, random_state=0)),
@@ -126,6 +128,8 @@ LABELLERS = [
     NuSVC(),
     OneVsOneClassifier(LogisticRegression()),
     OneVsRestClassifier(LinearSVC()),
+    OneVsRestClassifier(SGDClassifier(random_state=0)),
+    OneVsOneClassifier(Perceptron()),
     Perceptron(),
     RidgeClassifier(),
     RidgeClassifierCV(),
@@ -269,6 +273,11 @@ def test_outlier_detector_answers_one_or_minus_one(estimator: Any) -> None:
     assert set(conversion.checks.predictions) - {None} <= {-1, 1}
 
 
+@pytest.mark.parametrize("loss", ["log_loss", "modified_huber"])
+def test_two_classes_with_probabilities_from_scores_answer_exactly(loss: str) -> None:
+    assert exact(SGDClassifier(loss=loss, random_state=0), LABELS > 0).signature.probabilities is not None
+
+
 def test_several_regression_targets_are_one_array() -> None:
     conversion = exact(MultiOutputRegressor(Ridge()), np.c_[NUMBERS, X[:, 0], X[:, 1]])
     assert conversion.signature.prediction.type is SqlType.DOUBLE_ARRAY
@@ -340,7 +349,8 @@ def test_bytes_do_not_depend_on_the_process() -> None:
     code = (
         "import hashlib, warnings; warnings.simplefilter('ignore');"
         "from sklearn.datasets import load_iris; from sklearn.pipeline import make_pipeline;"
-        "from sklearn.preprocessing import StandardScaler, OneHotEncoder; from sklearn.compose import ColumnTransformer;"
+        "from sklearn.preprocessing import StandardScaler, OneHotEncoder;"
+        "from sklearn.compose import ColumnTransformer;"
         "from sklearn.linear_model import LogisticRegression; from dbscore.convert import convert;"
         "x, y = load_iris(return_X_y=True, as_frame=True); x['t'] = ['b', 'a', 'c'] * 50;"
         "c = ColumnTransformer([('n', StandardScaler(), list(x)[:4]), ('t', OneHotEncoder(), ['t'])]);"

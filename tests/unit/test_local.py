@@ -39,9 +39,7 @@ def _binaries(prefix: Path, version: str, *, plpython: bool = False) -> Path:
     _program(bindir / "postgres", f"echo 'postgres (PostgreSQL) {version}'")
     _program(bindir / "initdb", "exit 1")
     _program(bindir / "pg_ctl", "exit 1")
-    answers = (
-        f"case $1 in --bindir) echo {bindir};; --pkglibdir) echo {prefix}/lib;; *) echo {prefix}/share;; esac"
-    )
+    answers = f"case $1 in --bindir) echo {bindir};; --pkglibdir) echo {prefix}/lib;; *) echo {prefix}/share;; esac"
     _program(bindir / "pg_config", answers)
     if plpython:
         for file in ("lib/plpython3.so", "share/extension/plpython3u.control"):
@@ -234,9 +232,7 @@ def test_settings_are_quoted(value: str, written: str) -> None:
     assert _quoted("some.setting", value) == written
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("fsync = off #", "on"), ("", "x"), ("a.b.c", "x"), ("a", "x\ny")]
-)
+@pytest.mark.parametrize(("name", "value"), [("fsync = off #", "on"), ("", "x"), ("a.b.c", "x"), ("a", "x\ny")])
 def test_a_setting_that_would_write_another_line_is_refused(name: str, value: str) -> None:
     with pytest.raises(ServerError, match="no PostgreSQL setting"):
         _quoted(name, value)
@@ -365,9 +361,7 @@ def test_a_python_without_that_onnxruntime_takes_what_there_is(tmp_path: Path, p
     assert pip.read_text().splitlines()[-1] == "numpy onnxruntime"
 
 
-def test_a_failed_download_is_not_tried_with_other_versions_and_leaves_nothing(
-    tmp_path: Path, pip: Path
-) -> None:
+def test_a_failed_download_is_not_tried_with_other_versions_and_leaves_nothing(tmp_path: Path, pip: Path) -> None:
     (tmp_path / "offline").touch()
     with pytest.raises(ServerError, match="Network is unreachable") as caught:
         _fetch(tmp_path / "store")
@@ -416,9 +410,7 @@ def test_apt_installs_the_newest_plpython_and_makes_no_system_cluster(tmp_path: 
     assert not (tmp_path / "etc").exists()
 
 
-def test_a_failed_apt_shows_its_last_words_and_leaves_the_configuration_as_it_was(
-    tmp_path: Path, debian: Path
-) -> None:
+def test_a_failed_apt_shows_its_last_words_and_leaves_the_configuration_as_it_was(tmp_path: Path, debian: Path) -> None:
     _program(tmp_path / "bin" / "apt-get", "[ $1 = update ] || { echo 'E: no space left' >&2; exit 100; }")
     (tmp_path / "etc" / "createcluster.d").mkdir(parents=True)
     with pytest.raises(ServerError, match="no space left"):

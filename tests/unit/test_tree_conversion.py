@@ -379,9 +379,7 @@ def test_trees_inside_another_classifier_answer_as_natively(model: Any, domain_o
 @pytest.mark.parametrize(
     "model",
     [
-        VotingRegressor(
-            [("forest", RandomForestRegressor(5)), ("histogram", HistGradientBoostingRegressor())]
-        ),
+        VotingRegressor([("forest", RandomForestRegressor(5)), ("histogram", HistGradientBoostingRegressor())]),
         StackingRegressor([("forest", RandomForestRegressor(5))], final_estimator=LinearRegression(), cv=2),
         BaggingRegressor(HistGradientBoostingRegressor(max_iter=3), n_estimators=2, max_features=0.5),
     ],
@@ -424,9 +422,7 @@ thresholds = st.one_of(
 @example(threshold=16777217.0, far=16777217.0)
 def test_folded_threshold_compares_as_the_float32_cast_does(threshold: float, far: float) -> None:
     folded = float32_split(np.array([threshold]))[0]
-    values = np.concatenate(
-        [around(0, threshold, np.zeros(1))[:, 0], [far, folded, np.nextafter(folded, np.inf)]]
-    )
+    values = np.concatenate([around(0, threshold, np.zeros(1))[:, 0], [far, folded, np.nextafter(folded, np.inf)]])
     assert np.array_equal(values <= folded, values.astype(np.float32) <= np.float64(threshold))
 
 
@@ -439,9 +435,7 @@ FEATURES, LATENT = sample(missing=True)
 FOREST = RandomForestClassifier(10, random_state=0).fit(FEATURES, LATENT > 0)
 HISTOGRAM = HistGradientBoostingClassifier(max_iter=10).fit(FEATURES, classes_of(LATENT))
 SCORERS = [(model, session(model)) for model in (FOREST, HISTOGRAM)]
-cells = st.one_of(
-    st.floats(-5, 5), st.just(float("nan")), st.floats(-5, 5, width=32), st.integers(-3, 3).map(float)
-)
+cells = st.one_of(st.floats(-5, 5), st.just(float("nan")), st.floats(-5, 5, width=32), st.integers(-3, 3).map(float))
 
 
 @settings(deadline=None, max_examples=150)

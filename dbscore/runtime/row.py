@@ -1,0 +1,196 @@
+"""How one row's values become the model's input: the NULL rule, the checks, the writing into the buffers."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import plpy
+
+    from dbscore.runtime.model import Model
+
+# how much of a value an error message repeats
+SHOWN = 200
+LISTED = 20
+
+
+class Row:
+    """How one row's values become the model's input: the NULL rule, the checks, the writing into the buffers."""
+
+    def __init__(self, name: str, features: list[dict[str, Any]]) -> None:
+        self.name = name
+        self.features = features
+        self.required = [i for i, f in enumerate(features) if f["null_policy"] == "null"]
+        # one sum over numbers that are all finite is finite, which settles nearly every row
+        self.summable = all(f["type"] != "text" and not f["type"].endswith("[]") for f in features)
+        bounds = [f["largest"] for f in features if f["largest"] is not None]
+        self.largest = min(bounds) if bounds else None
+
+    def refuse(self, message: str, hint: str) -> None:
+        """Raise ML002 for a value that the model cannot take."""
+        plpy.error(f"{self.name}: {message}", hint=hint, sqlstate="ML002")
+
+    def fill(self, model: Model, values: Sequence[Any]) -> bool:
+        """Write the values, in the order of the features; return False where a NULL makes the prediction NULL."""
+        given = values
+        if None in values:
+            for index in self.required:
+                if values[index] is None:
+                    return False
+            given = [v for v in values if v is not None]
+            values = [self._missing(f) if v is None else v for f, v in zip(self.features, values, strict=True)]
+        if self.summable and given:
+            try:
+                total = sum(given)
+                bound = self.largest
+                if total - total == 0.0 and (bound is None or (max(given) <= bound and min(given) >= -bound)):
+                    if model.order is not None:
+                        values = [values[i] for i in model.order]
+                    model.pack(model.memory, 0, *values)
+                    return True
+            except (OverflowError, struct.error):
+                # a number out of the tensor's range: found and named below
+                pass
+        for feature, value, place in zip(self.features, values, model.places, strict=True):
+            self._write(feature, value, *place)
+        return True
+
+    def _write(self, feature: dict[str, Any], value: Any, array: Any, start: int, width: int) -> None:
+        value = self._checked(feature, value)
+        try:
+            array[start : start + width] = value
+        except (OverflowError, ValueError, TypeError) as error:
+            self.refuse(
+                f"feature {feature['name']} is {value!r:.{SHOWN}}, which the model's {array.dtype} cannot hold: {error}",
+                "Pass a value in the range of the feature's type.",
+            )
+
+    @staticmethod
+    def _missing(feature: dict[str, Any]) -> Any:
+        """Return what stands for NULL in the model's input."""
+        if feature["type"] == "text":
+            return None
+        return [math.nan] * feature["width"] if feature["type"].endswith("[]") else math.nan
+
+    def _checked(self, feature: dict[str, Any], value: Any) -> Any:
+        if feature["type"] == "text":
+            return self._text(feature, value)
+        if not feature["type"].endswith("[]"):
+            return self._number(feature, value)
+        width = feature["width"]
+        if len(value) != width or any(isinstance(v, list) for v in value):
+            self.refuse(
+                f"feature {feature['name']} is an array of {len(value)} elements, not of {width} numbers",
+                f"Pass a one-dimensional array of {width} numbers.",
+            )
+        if None in value and feature["null_policy"] == "null":
+            self.refuse(
+                f"feature {feature['name']} has a NULL as its element {value.index(None) + 1}",
+                "Pass numbers only, or NULL for the whole array.",
+            )
+        return [math.nan if v is None else self._number(feature, v) for v in value]
+
+    def _text(self, feature: dict[str, Any], value: str | None) -> str:
+        if value is None:
+            return feature["missing"]  # type: ignore[no-any-return]
+        if value == feature["missing"]:
+            self.refuse(
+                f"feature {feature['name']} is {value!r}, the text that stands for a missing value in this model",
+                "Pass NULL for a missing value.",
+            )
+        known = feature["categories"]
+        if known is not None and value not in known:
+            listed = ", ".join(repr(c) for c in known[:LISTED]) + (", …" if len(known) > LISTED else "")
+            self.refuse(
+                f"feature {feature['name']} has the category {value!r:.{SHOWN}}, unknown to the model",
+                f"Pass one of {listed}; or fit the encoder with handle_unknown='ignore' and deploy again.",
+            )
+        return value
+
+    def _number(self, feature: dict[str, Any], value: Any) -> Any:
+        problem = ""
+        if value != value:  # noqa: PLR0124 - NaN, of any numeric type
+            if feature["null_policy"] == "null":
+                problem = "NaN, and the model was not trained with missing values"
+        elif value in (math.inf, -math.inf):
+            if not feature["accepts_infinity"]:
+                problem = f"{'Infinity' if value > 0 else '-Infinity'}, which the model does not take"
+        elif feature["largest"] is not None and abs(value) > feature["largest"]:
+            problem = f"{value!r}, beyond the largest number that the model takes, {feature['largest']!r}"
+        if problem:
+            self.refuse(
+                f"feature {feature['name']} is {problem}",
+                "Pass a finite number, or NULL for a NULL prediction.",
+            )
+        return value
+
+    def from_array(self, numbers: list[Any], texts: list[Any] | None) -> list[Any]:
+        """Return the values of a row given as one flat array of its numbers and one of its texts."""
+        expected = sum(f["width"] for f in self.features if f["type"] != "text")
+        if len(numbers) != expected or any(isinstance(n, list) for n in numbers[:1]):
+            self.refuse(
+                f"the array has {len(numbers)} elements, the model takes {expected} numbers",
+                "Pass one number per feature, in the order that the function's comment gives.",
+            )
+        if texts is None and expected == len(self.features):
+            return [self._typed_number(f, n) for f, n in zip(self.features, numbers, strict=True)]
+        values, at, words = [], 0, iter(texts or ())
+        for feature in self.features:
+            if feature["type"] == "text":
+                values.append(next(words))
+            else:
+                piece = [self._typed_number(feature, n) for n in numbers[at : at + feature["width"]]]
+                values.append(piece if feature["type"].endswith("[]") else piece[0])
+                at += feature["width"]
+        return values
+
+    def from_json(self, text: str) -> list[Any]:
+        """Return the values of a row given as a JSON object, one value per feature by name; null is NULL."""
+        row = json.loads(text)
+        names = [f["name"] for f in self.features]
+        if not isinstance(row, dict):
+            self.refuse(
+                f"the features are {text:.{SHOWN}}, not a JSON object",
+                f"Pass an object with {', '.join(names)}.",
+            )
+        missing, unknown = [n for n in names if n not in row], [n for n in row if n not in names]
+        if missing or unknown:
+            said = [f"feature {n} is missing" for n in missing] + [f"feature {n!r} is unknown" for n in unknown]
+            self.refuse("; ".join(said), f"Pass exactly {', '.join(names)}; null is a missing value.")
+        return [self._typed(f, row[f["name"]]) for f in self.features]
+
+    def _typed_number(self, feature: dict[str, Any], value: Any) -> Any:
+        """Return the number that the feature's SQL type would hold: a real has 24 bits."""
+        if value is None or feature["type"] not in ("real", "real[]"):
+            return value
+        try:
+            return struct.unpack("f", struct.pack("f", value))[0]
+        except OverflowError:
+            self.refuse(f"feature {feature['name']} is {value!r}, out of range for type real", "Pass a smaller number.")
+
+    def _typed(self, feature: dict[str, Any], value: Any) -> Any:
+        """Return a JSON value as the feature's SQL type would hold it, or refuse it."""
+        kind = feature["type"]
+        if kind.endswith("[]"):
+            right = isinstance(value, list) and all(v is None or type(v) in (int, float) for v in value)
+        elif kind == "text":
+            right = isinstance(value, str)
+        elif kind == "boolean":
+            right = isinstance(value, bool)
+        elif kind in ("real", "double precision"):
+            right = type(value) in (int, float)
+        else:
+            right = type(value) is int
+        if value is not None and not right:
+            self.refuse(
+                f"feature {feature['name']} is {json.dumps(value):.{SHOWN}}, not of type {kind}",
+                "Pass a JSON value of the feature's type: a number, true or false, a string, an array of numbers.",
+            )
+        if kind.endswith("[]"):
+            return None if value is None else [self._typed_number(feature, v) for v in value]
+        return self._typed_number(feature, value)

@@ -1,0 +1,177 @@
+"""The models that a backend has loaded, and their files in the data directory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from dbscore.runtime.model import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import plpy
+
+# relative to the data directory, which is every backend's working directory
+DIRECTORY = "dbscore"
+# what a parallel worker may keep; the leader reads the setting dbscore.session_cache when it pins a model
+CACHE_BYTES = 1 << 30
+# a bytea is read from its table in slices, so that a large model is never in memory three times
+SLICE_BYTES = 1 << 24
+
+
+def path_of(sha256: str) -> str:
+    """Return the file that holds a model, named by its content."""
+    return os.path.join(DIRECTORY, sha256 + ".onnx")
+
+
+class Sessions:
+    """The models that this backend has loaded, least recently used first.
+
+    Attributes:
+        models: By sha256.
+        verified: Size, modification time and inode of the files this backend has compared with their hash.
+        limit: How many bytes of models may stay loaded.
+    """
+
+    def __init__(self) -> None:
+        self.models: OrderedDict[str, Model] = OrderedDict()
+        self.verified: dict[str, tuple[int, int, int]] = {}
+        self.limit = CACHE_BYTES
+
+    def get(self, sha256: str, signature: dict[str, Any]) -> Model:
+        """Return the model of that hash, loading it if this backend does not have it."""
+        if sha256 in self.models:
+            self.models.move_to_end(sha256)
+            return self.models[sha256]
+        content = self._read(sha256)
+        try:
+            model = Model(content, signature)
+        except ImportError as error:
+            plpy.error(
+                f"the server's Python cannot import what scoring needs: {error}",
+                hint="Run `dbscore status`: it names the command that installs it for this server's Python.",
+                sqlstate="ML009",
+            )
+        total = model.bytes + sum(other.bytes for other in self.models.values())
+        while self.models and total > self.limit:
+            total -= self.models.popitem(last=False)[1].bytes
+        self.models[sha256] = model
+        return model
+
+    def _read(self, sha256: str) -> bytes:
+        path = path_of(sha256)
+        try:
+            with open(path, "rb") as file:
+                content = file.read()
+        except FileNotFoundError:
+            content = b""
+        if hashlib.sha256(content).hexdigest() != sha256:
+            # a parallel worker cannot read the table, so the next query's leader writes the file anew
+            self.forget(sha256)
+            plpy.error(
+                f"the server's copy of model {sha256} was missing or damaged, and has been removed",
+                hint="Run the query again: the copy is written anew from the table dbscore.artifact.",
+                sqlstate="ML005",
+            )
+        return content
+
+    def forget(self, sha256: str) -> None:
+        """Drop the session and the file; both come back when they are needed."""
+        self.models.pop(sha256, None)
+        self.verified.pop(sha256, None)
+        if os.path.exists(path_of(sha256)):
+            os.unlink(path_of(sha256))
+
+
+SESSIONS = Sessions()
+
+
+def pin(sha256: str) -> str:
+    """Make sure that the model's file is there and is what its name says; return the hash.
+
+    The planner calls it, in the leader, where SQL may be run, before any parallel worker starts.
+    """
+    path = path_of(sha256)
+    try:
+        if SESSIONS.verified.get(sha256) == _identity(path):
+            return sha256
+        with open(path, "rb") as file:
+            intact = hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except FileNotFoundError:
+        intact = False
+    if not intact:
+        _write(sha256, path)
+    SESSIONS.verified[sha256] = _identity(path)
+    size = plpy.execute("select pg_catalog.current_setting('dbscore.session_cache', true) as size")[0]["size"]
+    if size:
+        statement = f"select pg_catalog.pg_size_bytes({plpy.quote_literal(size)}) as bytes"
+        SESSIONS.limit = plpy.execute(statement)[0]["bytes"]
+    return sha256
+
+
+def _identity(path: str) -> tuple[int, int, int]:
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+def _write(sha256: str, path: str) -> None:
+    """Write the model's file from its table, whole or not at all."""
+    digest = hashlib.sha256()
+    partial = f"{path}.{os.getpid()}"
+    try:
+        os.makedirs(DIRECTORY, mode=0o700, exist_ok=True)
+        with open(partial, "wb") as file:
+            for piece in _stored(sha256):
+                file.write(piece)
+                digest.update(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        if digest.hexdigest() != sha256:
+            plpy.error(
+                f"the bytes stored for model {sha256} have the hash {digest.hexdigest()}",
+                hint="The table dbscore.artifact was altered: restore it from a backup, or deploy the model again.",
+                sqlstate="ML005",
+            )
+        os.replace(partial, path)
+    except OSError as error:
+        plpy.error(
+            f"cannot write the model's file {path} in the data directory: {error}",
+            hint=f"Make room, or mend the rights of the directory {DIRECTORY!r} in the data directory.",
+            sqlstate="ML009",
+        )
+    finally:
+        if os.path.exists(partial):
+            os.unlink(partial)
+
+
+def _stored(sha256: str) -> Iterator[bytes]:
+    """Yield the model's bytes from the table, a slice at a time."""
+    plan = plpy.prepare(
+        "select pg_catalog.substring(bytes, $2, $3) as slice from dbscore.artifact where sha256 = $1",
+        ["text", "integer", "integer"],
+    )
+    start = 1
+    while True:
+        rows = plpy.execute(plan, [sha256, start, SLICE_BYTES])
+        if not rows:
+            plpy.error(
+                f"model {sha256} is not in dbscore.artifact",
+                hint="Restore the schema dbscore from a backup, or deploy the model again.",
+                sqlstate="ML005",
+            )
+        if not rows[0]["slice"]:
+            return
+        yield rows[0]["slice"]
+        start += SLICE_BYTES
+
+
+def sessions() -> list[tuple[str, int, int, float, str]]:
+    """Return what this backend has loaded: sha256, bytes, calls, seconds to load, when (ISO 8601, UTC)."""
+    return [
+        (sha, m.bytes, m.calls, m.seconds, time.strftime("%Y-%m-%dT%H:%M:%S+00", time.gmtime(m.loaded)))
+        for sha, m in SESSIONS.models.items()
+    ]
