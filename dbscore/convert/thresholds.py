@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from dbscore.convert.sample import Column
 
 __all__ = ["steps_around", "threshold_rows"]
+
+# a large forest has millions of splits: the first of them are as good as any
+_MOST = 200_000
 
 
 def threshold_rows(
@@ -47,7 +51,7 @@ def threshold_rows(
     owner = {column: i for i, span in enumerate(spans) for column in span}
     found: set[tuple[int, int, float]] = set()
     computed = 0
-    for origin, threshold in _splits(seen):
+    for origin, threshold in islice(_splits(seen), _MOST):
         if origin is None or origin.column not in owner:
             computed += 1
             continue
