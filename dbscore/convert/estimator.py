@@ -28,6 +28,7 @@ from dbscore.convert.nulls import Nulls, decide
 from dbscore.convert.outputs import answers_of, describe_outputs
 from dbscore.convert.parity import FLOAT32, FLOAT64, compare, pick_checks
 from dbscore.convert.policies import requested
+from dbscore.convert.rows import answer_all, null_rows
 from dbscore.convert.sample import Sample, read_sample, without_sample
 from dbscore.convert.session import open_session, run
 from dbscore.convert.skl import corrections, to_onnx
@@ -164,12 +165,17 @@ def _examine(estimator: Any, request: Request) -> _Subject:  # noqa: ANN401 - an
     every, origins = list(rows), ["sample"] * len(rows)
     more, said = threshold_rows(rows, columns, seen=seen, spans=own, limit=request.max_rows, seed=request.seed)
     every, origins, notes = every + more, origins + ["threshold"] * len(more), notes + said
-    gaps = _null_rows(rows, nulls, request.seed)
+    gaps = null_rows(rows, nulls, request.seed)
     every, origins = every + gaps, origins + ["null"] * len(gaps)
     strict = [i for i, null in enumerate(nulls) if null.policy is NullPolicy.NULL]
     kept = [i for i, row in enumerate(every) if not any(row[j] is None for j in strict)]
     every, origins = [every[i] for i in kept], [origins[i] for i in kept]
-    answers, refused = _answer_all(native, every)
+    if rows and not every:
+        raise FeatureError(
+            "every row of the sample has a missing value in a feature whose NULL policy is 'null'",
+            remedy="Pass rows that the model answers, or put an imputer before it and fit again.",
+        )
+    answers, refused = answer_all(native, every)
     if refused:
         notes.append(f"the native estimator refuses {len(refused)} of the rows: {refused[min(refused)]}")
         every = [row for i, row in enumerate(every) if i not in refused]
@@ -218,55 +224,6 @@ def _sample(estimator: Any, request: Request) -> Sample:  # noqa: ANN401 - an es
     sources = names or [f"f{i}" for i in range(width)]
     texts = text_columns(visits(estimator, width, names), width)
     return without_sample(sources, types=request.columns, texts=texts, form="matrix" if names is None else "frame")
-
-
-def _null_rows(rows: Sequence[tuple[Any, ...]], nulls: Sequence[Nulls], seed: int) -> list[tuple[Any, ...]]:
-    """Rows in which each feature that may be missing is, alone; and rows in which all of them are."""
-    free = [i for i, null in enumerate(nulls) if null.policy is NullPolicy.NAN]
-    if not rows or not free:
-        return []
-    whole = [row for row in rows if all(v is not None for v in row)] or list(rows)
-    random = np.random.default_rng(seed)
-    each = max(1, min(20, 1000 // len(free)))
-    made = []
-    for gap in [*([i] for i in free), free]:
-        for _ in range(each):
-            row = list(whole[int(random.integers(len(whole)))])
-            for i in gap:
-                row[i] = None
-            made.append(tuple(row))
-    return made
-
-
-def _answer_all(native: Native, rows: list[tuple[Any, ...]]) -> tuple[Answers | None, dict[int, str]]:
-    """Return the native answers for all rows it takes, and its error for each row that it refuses."""
-    if not rows:
-        return None, {}
-    try:
-        return native.answer(rows), {}
-    except Exception as error:  # noqa: BLE001 - whatever it raises, it refuses
-        first = error
-    refused: dict[int, str] = {}
-
-    def halve(indexes: list[int]) -> None:
-        try:
-            native.answer([rows[i] for i in indexes])
-        except Exception as error:  # noqa: BLE001
-            if len(indexes) == 1:
-                refused[indexes[0]] = str(error).splitlines()[0]
-                return
-            middle = len(indexes) // 2
-            halve(indexes[:middle])
-            halve(indexes[middle:])
-
-    halve(list(range(len(rows))))
-    kept = [row for i, row in enumerate(rows) if i not in refused]
-    if not kept:
-        raise FeatureError(
-            f"the native estimator refuses every row of the sample: {first}",
-            remedy="Pass rows such as it was fitted on.",
-        ) from first
-    return native.answer(kept), refused
 
 
 def _attempt(subject: _Subject, wanted: str, request: Request) -> _Attempt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ class Row:
         self.name = name
         self.features = features
         self.required = [i for i, f in enumerate(features) if f["null_policy"] == "null"]
-        # one sum over numbers that are all finite is finite, which settles nearly every row
-        self.summable = all(f["type"] != "text" and not f["type"].endswith("[]") for f in features)
+        self.texts = [i for i, f in enumerate(features) if f["type"] == "text"]
+        self.has_arrays = any(f["type"].endswith("[]") for f in features)
         bounds = [f["largest"] for f in features if f["largest"] is not None]
         self.largest = min(bounds) if bounds else None
 
@@ -37,53 +38,65 @@ class Row:
 
     def fill(self, model: Model, values: Sequence[Any]) -> bool:
         """Write the values, in the order of the features; return False where a NULL makes the prediction NULL."""
-        given = values
         if None in values:
             for index in self.required:
                 if values[index] is None:
                     return False
-            given = [v for v in values if v is not None]
-            values = [self._missing(f) if v is None else v for f, v in zip(self.features, values, strict=True)]
-        if self.summable and given:
-            try:
-                total = sum(given)
-                bound = self.largest
-                if total - total == 0.0 and (bound is None or (max(given) <= bound and min(given) >= -bound)):
-                    if model.order is not None:
-                        values = [values[i] for i in model.order]
-                    model.pack(model.memory, 0, *values)
-                    return True
-            except (OverflowError, struct.error):
-                # a number out of the tensor's range: found and named below
-                pass
-        for feature, value, place in zip(self.features, values, model.places, strict=True):
-            self._write(feature, value, *place)
+        if self.has_arrays or not self._pack(model, values):
+            for feature, value, place in zip(self.features, values, model.places, strict=True):
+                self._write(feature, value, *place)
+            return True
+        for index in self.texts:
+            self._write(self.features[index], values[index], *model.places[index])
+        return True
+
+    def _pack(self, model: Model, values: Sequence[Any]) -> bool:
+        """Write all numbers of a row at once; return False where one needs a closer look."""
+        numbers = values if model.order is None else [values[i] for i in model.order]
+        given = numbers
+        if None in numbers:
+            given = [n for n in numbers if n is not None]
+            numbers = [math.nan if n is None else n for n in numbers]
+        try:
+            # the sum of finite numbers is finite, but for an overflow, which is looked at closely too
+            total = sum(given)
+            if total - total != 0.0:
+                return False
+            bound = self.largest
+            if bound is not None and given and not (max(given) <= bound and min(given) >= -bound):
+                return False
+            model.pack(model.memory, 0, *numbers)
+        except (OverflowError, struct.error):
+            return False
         return True
 
     def _write(self, feature: dict[str, Any], value: Any, array: Any, start: int, width: int) -> None:
-        value = self._checked(feature, value)
+        """Write one feature's value, or refuse it."""
+        if feature["type"] == "text":
+            array[start] = self._text(feature, value)
+            return
+        if value is None:
+            array[start : start + width] = math.nan
+            return
+        if feature["type"].endswith("[]"):
+            self._refuse_shape(feature, value)
         try:
+            # a NULL element becomes NaN
             array[start : start + width] = value
         except (OverflowError, ValueError, TypeError) as error:
             self.refuse(
-                f"feature {feature['name']} is {value!r:.{SHOWN}}, which the model's {array.dtype} cannot hold: {error}",
+                f"feature {feature['name']} is {value!r:.{SHOWN}}, not for the model's {array.dtype}: {error}",
                 "Pass a value in the range of the feature's type.",
             )
+        # neither NaN nor an infinity is within bounds
+        bound = sys.float_info.max if feature["largest"] is None else feature["largest"]
+        for number in value if isinstance(value, list) else (value,):
+            if number is not None and not -bound <= number <= bound:
+                self._refuse_number(feature, number)
 
-    @staticmethod
-    def _missing(feature: dict[str, Any]) -> Any:
-        """Return what stands for NULL in the model's input."""
-        if feature["type"] == "text":
-            return None
-        return [math.nan] * feature["width"] if feature["type"].endswith("[]") else math.nan
-
-    def _checked(self, feature: dict[str, Any], value: Any) -> Any:
-        if feature["type"] == "text":
-            return self._text(feature, value)
-        if not feature["type"].endswith("[]"):
-            return self._number(feature, value)
+    def _refuse_shape(self, feature: dict[str, Any], value: list[Any]) -> None:
         width = feature["width"]
-        if len(value) != width or any(isinstance(v, list) for v in value):
+        if len(value) != width or isinstance(value[0], list):
             self.refuse(
                 f"feature {feature['name']} is an array of {len(value)} elements, not of {width} numbers",
                 f"Pass a one-dimensional array of {width} numbers.",
@@ -93,7 +106,6 @@ class Row:
                 f"feature {feature['name']} has a NULL as its element {value.index(None) + 1}",
                 "Pass numbers only, or NULL for the whole array.",
             )
-        return [math.nan if v is None else self._number(feature, v) for v in value]
 
     def _text(self, feature: dict[str, Any], value: str | None) -> str:
         if value is None:
@@ -112,22 +124,21 @@ class Row:
             )
         return value
 
-    def _number(self, feature: dict[str, Any], value: Any) -> Any:
-        problem = ""
+    def _refuse_number(self, feature: dict[str, Any], value: Any) -> None:
+        """Refuse a number that the native model refuses; the largest that it takes may be small, behind a scaler."""
         if value != value:  # noqa: PLR0124 - NaN, of any numeric type
-            if feature["null_policy"] == "null":
-                problem = "NaN, and the model was not trained with missing values"
+            if feature["null_policy"] == "nan":
+                return
+            problem = "NaN, and the model was not trained with missing values"
         elif value in (math.inf, -math.inf):
-            if not feature["accepts_infinity"]:
-                problem = f"{'Infinity' if value > 0 else '-Infinity'}, which the model does not take"
+            if feature["accepts_infinity"]:
+                return
+            problem = f"{'Infinity' if value > 0 else '-Infinity'}, which the model does not take"
         elif feature["largest"] is not None and abs(value) > feature["largest"]:
             problem = f"{value!r}, beyond the largest number that the model takes, {feature['largest']!r}"
-        if problem:
-            self.refuse(
-                f"feature {feature['name']} is {problem}",
-                "Pass a finite number, or NULL for a NULL prediction.",
-            )
-        return value
+        else:
+            return
+        self.refuse(f"feature {feature['name']} is {problem}", "Pass a finite number, or NULL for a NULL prediction.")
 
     def from_array(self, numbers: list[Any], texts: list[Any] | None) -> list[Any]:
         """Return the values of a row given as one flat array of its numbers and one of its texts."""

@@ -71,7 +71,8 @@ def test_dtype_becomes_sql_type(values: Any, expected: SqlType) -> None:
 
 def test_bigints_beyond_float64_keep_every_digit() -> None:
     frame = pd.DataFrame({"id": pd.array([2**62 + 1, None], dtype="Int64")})
-    assert read_sample(frame, names=None, width=None, types={}).columns[0].values == (2**62 + 1, None)
+    (column,) = read_sample(frame, names=None, width=None, types={}).columns
+    assert column.values == (2**62 + 1, None)  # noqa: PD011 - not a pandas column
 
 
 @pytest.mark.parametrize(
@@ -257,7 +258,7 @@ LIKED = [1, 0, 0, 1, 0, 1, 1] * 6
     [
         TfidfVectorizer(),
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, norm="l1"),
-        TfidfVectorizer(stop_words=["good"], use_idf=False, norm=None, token_pattern=r"(?u)\b\w+\b"),
+        TfidfVectorizer(stop_words=["good"], use_idf=False, norm=None, token_pattern=r"(?u)\b\w+\b"),  # noqa: S106
         CountVectorizer(binary=True, lowercase=False),
         CountVectorizer(ngram_range=(2, 3)),
     ],
