@@ -190,7 +190,7 @@ def test_uninstall_names_what_still_uses_a_model(client: Client, db: Connection)
     client.deploy("tip", model, sample=frame)
     db.execute("create view public.scored as select models.tip(1, 2)")
     db.execute("create table kept (a float8, b float8, tip bigint generated always as (models.tip_v1(a, b)) stored)")
-    with pytest.raises(InUseError, match="kept.*scored"):
+    with pytest.raises(InUseError, match=r"kept.*scored"):
         client.uninstall()
     assert client.status().models == 1
     client.uninstall(cascade=True)
