@@ -47,7 +47,7 @@ class Client:
         if not target:
             raise ServerError(
                 "no database was named",
-                remedy="Set DBSCORE_URL or pass --url; `dbscore server start` starts a private server and prints its URL.",
+                remedy="Set DBSCORE_URL or pass --url; `dbscore server start` prints the URL of a private server.",
             )
         self._engine = connect(target)
 

@@ -86,7 +86,10 @@ def _open_file(path: Path, *, trust_pickle: bool, trusted_types: Sequence[str], 
     if not trust_pickle:
         raise UntrustedSourceError(
             f"{path} is a pickle: loading it executes whatever code it holds",
-            remedy="Save it with skops.io.dump instead; or pass --trust-pickle (trust_pickle=True in Python) if you made this file yourself.",
+            remedy=(
+                "Save it with skops.io.dump instead; or, if you made this file yourself, pass --trust-pickle "
+                "(trust_pickle=True in Python)."
+            ),
         )
     return Source(kind="pickle", estimator=_load_pickle(path))
 

@@ -204,9 +204,7 @@ def histogram_ensemble(model: Any) -> Ensemble:  # noqa: ANN401
                 )
             )
     tables, order = splits.tables()
-    trees = [
-        replace(t, column=np.where(t.column < 0, order[np.minimum(t.column, -1)], t.column)) for t in trees
-    ]
+    trees = [replace(t, column=np.where(t.column < 0, order[np.minimum(t.column, -1)], t.column)) for t in trees]
     return Ensemble(trees=trees, n_targets=model.n_trees_per_iteration_, tables=tables)
 
 
@@ -242,9 +240,7 @@ class _CategorySplits:
             if mine:
                 directions = np.stack([np.frombuffer(d) for d, _ in mine], axis=1)
                 tables.append(
-                    CategoryTable(
-                        column=int(self._columns[feature]), categories=categories, directions=directions
-                    )
+                    CategoryTable(column=int(self._columns[feature]), categories=categories, directions=directions)
                 )
             n_columns += len(mine)
         return tables, order

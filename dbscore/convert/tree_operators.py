@@ -108,9 +108,7 @@ def _attributes(ensemble: Ensemble) -> dict[str, Any]:
         "n_targets": ensemble.n_targets,
         "tree_roots": roots,
         "nodes_featureids": inner["column"],
-        "nodes_modes": numpy_helper.from_array(
-            np.full(len(inner["split"]), BRANCH_LEQ, dtype=np.uint8), "modes"
-        ),
+        "nodes_modes": numpy_helper.from_array(np.full(len(inner["split"]), BRANCH_LEQ, dtype=np.uint8), "modes"),
         "nodes_splits": numpy_helper.from_array(np.array(inner["split"], dtype=np.float64), "splits"),
         "nodes_missing_value_tracks_true": inner["missing"],
         "nodes_truenodeids": inner["true"],
@@ -160,9 +158,7 @@ def class_labels(classes: Any) -> list[Any]:  # noqa: ANN401
     labels: list[Any] = classes.tolist()
     if all(isinstance(label, str) for label in labels):
         return labels
-    if all(
-        isinstance(label, bool | int) or (isinstance(label, float) and label.is_integer()) for label in labels
-    ):
+    if all(isinstance(label, bool | int) or (isinstance(label, float) and label.is_integer()) for label in labels):
         return [int(label) for label in labels]
     raise ConversionError(
         f"the classes {labels[:5]} are neither all text nor all integers nor booleans",

@@ -109,10 +109,7 @@ def tree_converters() -> tuple[dict[type, Callable[..., None]], dict[type, Calla
     shapes |= {**dict.fromkeys(others, _regressor_shapes), IsolationForest: _isolation_shapes}
     return (
         {c: _unless_other_estimators(f, get_shape_calculator) for c, f in shapes.items()},
-        {
-            c: _unless_other_estimators(_converter(f), get_converter)
-            for c, f in (classifiers | others).items()
-        },
+        {c: _unless_other_estimators(_converter(f), get_converter) for c, f in (classifiers | others).items()},
     )
 
 
@@ -153,13 +150,9 @@ def split_thresholds(estimator: Any) -> Iterator[tuple[int, float]]:  # noqa: AN
         columns = original_columns(estimator)
         for iteration in estimator._predictors:  # noqa: SLF001 - scikit-learn keeps its trees nowhere else
             for predictor in iteration:
-                splits = predictor.nodes[
-                    (predictor.nodes["is_leaf"] == 0) & (predictor.nodes["is_categorical"] == 0)
-                ]
+                splits = predictor.nodes[(predictor.nodes["is_leaf"] == 0) & (predictor.nodes["is_categorical"] == 0)]
                 splits = splits[np.isfinite(splits["num_threshold"])]
-                yield from zip(
-                    columns[splits["feature_idx"]].tolist(), splits["num_threshold"].tolist(), strict=True
-                )
+                yield from zip(columns[splits["feature_idx"]].tolist(), splits["num_threshold"].tolist(), strict=True)
     elif isinstance(estimator, (*_FORESTS, *_GRADIENT, *_OVER_ANYTHING, IsolationForest)):
         for member, columns in _members(estimator):
             for column, threshold in split_thresholds(member):
@@ -344,9 +337,7 @@ def _weighted_median(nodes: TreeNodes, model: Any, matrix: str, _raw: bool) -> l
     trees = [binary_tree(e.tree_, e.tree_.value[:, 0, 0], target=i) for i, e in enumerate(model.estimators_)]
     answers = leaf_sums(nodes, matrix, Ensemble(trees=trees, n_targets=count))
     ordered, places = nodes.sort(answers, count)
-    weights = nodes.add(
-        "Gather", [nodes.numbers([model.estimator_weights_[:count].tolist()]), places], axis=1
-    )
+    weights = nodes.add("Gather", [nodes.numbers([model.estimator_weights_[:count].tolist()]), places], axis=1)
     weights = nodes.add("Reshape", [weights, nodes.integers([-1, count])])
     reached = nodes.add("CumSum", [weights, nodes.integers([1])])
     half = nodes.add("Mul", [nodes.columns(reached, [count - 1]), nodes.numbers([[0.5]])])

@@ -79,7 +79,5 @@ def _change_grants(
     for (signature,) in found:
         run(
             connection,
-            sql.SQL(statement).format(
-                sql.SQL(signature), sql.SQL(", ").join(sql.Identifier(role) for role in roles)
-            ),
+            sql.SQL(statement).format(sql.SQL(signature), sql.SQL(", ").join(sql.Identifier(role) for role in roles)),
         )

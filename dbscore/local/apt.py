@@ -53,9 +53,7 @@ def install(*, notify: Callable[[str], None]) -> None:
         )
     plpython, major = newest
     packages = (f"postgresql-{major}", plpython)
-    notify(
-        f"installing {' and '.join(packages)} with apt-get; the system gets no cluster and no running server"
-    )
+    notify(f"installing {' and '.join(packages)} with apt-get; the system gets no cluster and no running server")
     with _no_main_cluster():
         _run("apt-get", "install", "--yes", "--quiet=2", "--no-install-recommends", *packages)
 

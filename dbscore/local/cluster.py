@@ -82,7 +82,7 @@ class LocalServer:
         ServerError: The name, or the home, is not fit for one.
     """
 
-    def __init__(  # noqa: PLR0913 - all but the first two are rare, and named
+    def __init__(
         self,
         home: Path | None = None,
         *,
@@ -248,14 +248,10 @@ class LocalServer:
         if not started and not unusable(facts.packages, {}):
             # not under the feet of sessions that have loaded part of them
             have = ", ".join(f"{name} {version}" for name, version in facts.packages.items())
-            self._notify(
-                f"the server runs {have}; a stop and a start bring it to this environment's versions"
-            )
+            self._notify(f"the server runs {have}; a stop and a start bring it to this environment's versions")
             return
         store = self._packages or self.layout.packages
-        target = fetch(
-            store, facts.python_version, wanted=wanted, account=control.account, notify=self._notify
-        )
+        target = fetch(store, facts.python_version, wanted=wanted, account=control.account, notify=self._notify)
         control.account.require_access(target, remedy=_CLOSED)
         write_link(self.layout.python, target)
         facts = self._ask()

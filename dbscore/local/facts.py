@@ -75,9 +75,7 @@ def ask(url: str, *, timeout: float = 30.0) -> Facts:
     deadline = time.monotonic() + timeout
     while True:
         try:
-            with psycopg.connect(
-                url, connect_timeout=10, autocommit=False, application_name="dbscore"
-            ) as connection:
+            with psycopg.connect(url, connect_timeout=10, autocommit=False, application_name="dbscore") as connection:
                 try:
                     return _ask(connection)
                 finally:

@@ -128,6 +128,4 @@ class Layout:
                 f"{lost} is lost or empty",
                 remedy=f"Put it back; or delete {self.directory}, with all its data, and start again.",
             )
-        raise ServerError(
-            f"there is no server {self.name!r} in {self.home}", remedy="Run: dbscore server start"
-        )
+        raise ServerError(f"there is no server {self.name!r} in {self.home}", remedy="Run: dbscore server start")

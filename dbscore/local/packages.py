@@ -41,9 +41,7 @@ def client_versions() -> dict[str, str]:
 def unusable(present: Mapping[str, str], wanted: Mapping[str, str]) -> tuple[str, ...]:
     """Return which packages are absent, or of another version than `wanted` where it says one."""
     return tuple(
-        name
-        for name in SERVER_PACKAGES
-        if name not in present or present[name] != wanted.get(name, present[name])
+        name for name in SERVER_PACKAGES if name not in present or present[name] != wanted.get(name, present[name])
     )
 
 
@@ -94,9 +92,7 @@ def fetch(
     return target
 
 
-def _install(
-    target: Path, python_version: str, *, wanted: Mapping[str, str], notify: Callable[[str], None]
-) -> None:
+def _install(target: Path, python_version: str, *, wanted: Mapping[str, str], notify: Callable[[str], None]) -> None:
     said = ""
     choices = _choices(wanted)
     for number, requirements in enumerate(choices):
@@ -133,8 +129,7 @@ def _install(
 def _choices(wanted: Mapping[str, str]) -> Sequence[tuple[str, ...]]:
     def pinned(*names: str) -> tuple[str, ...]:
         return tuple(
-            f"{name}=={wanted[name]}" if name in names and name in wanted else name
-            for name in SERVER_PACKAGES
+            f"{name}=={wanted[name]}" if name in names and name in wanted else name for name in SERVER_PACKAGES
         )
 
     return list(dict.fromkeys((pinned(*SERVER_PACKAGES), pinned("onnxruntime"), pinned())))

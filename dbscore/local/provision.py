@@ -117,6 +117,4 @@ def _lacks_onnx(server: LocalServer) -> ServerError:
             f"Delete {server.layout.directory}, with all its data: the next start makes it anew with "
             f"PostgreSQL {better.version} in {better.bindir}, which has it."
         )
-    return ServerError(
-        f"PostgreSQL {used.version} in {used.bindir} has no PL/Python, so no engine onnx", remedy=remedy
-    )
+    return ServerError(f"PostgreSQL {used.version} in {used.bindir} has no PL/Python, so no engine onnx", remedy=remedy)

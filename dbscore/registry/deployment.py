@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, insert, update
@@ -14,7 +15,7 @@ from dbscore.registry.aliases import promote
 from dbscore.registry.grants import grant_all, grantees
 from dbscore.registry.lookup import CHAMPION, find, model_id, versions
 from dbscore.registry.naming import refuse_collision, refuse_name, version_functions
-from dbscore.registry.publishing import new_tables, publish_version, remember_tables
+from dbscore.registry.publishing import new_tables, publish_alias, publish_version, remember_tables
 from dbscore.registry.verification import verify
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from dbscore.convert.conversion import Conversion, Parity
-    from dbscore.functions import RowType
+    from dbscore.functions import FunctionSet, RowType
     from dbscore.registry.records import Version
 
 __all__ = ["deploy"]
@@ -67,22 +68,48 @@ def deploy(
     schema.become_owner(connection)
     _refuse_server(connection)
     _ensure_model(connection, name, description)
-    sha256 = hashlib.sha256(conversion.onnx).hexdigest()
     existing = versions(connection, name)
+    version = _same(existing, conversion)
+    if version is None:
+        roles = grantees(connection, name)
+        version = _store(connection, name, conversion, metrics=dict(metrics or {}))
+        remember_tables(connection, name, row_types)
+        refuse_collision(connection, name, existing, _functions(connection, version).names())
+        publish_version(connection, version, row_types=row_types)
+        grant_all(connection, version, roles)
+        _compare(connection, version, conversion, accept_mismatch=accept_mismatch)
+        if not existing and alias != CHAMPION:
+            promote(connection, name, version.number, alias=CHAMPION, reason="first version")
+    elif new_tables(connection, name, row_types):
+        roles = grantees(connection, name)
+        remember_tables(connection, name, row_types)
+        publish_version(connection, version, row_types=row_types)
+        for one in version.aliases:
+            publish_alias(connection, version, one)
+        grant_all(connection, version, roles)
+    if alias is not None:
+        promote(connection, name, version.number, alias=alias, reason="deployed")
+    return find(connection, version.reference)
+
+
+def _same(existing: Sequence[Version], conversion: Conversion) -> Version | None:
+    """Return the version that has these bytes and this signature already."""
+    sha256 = hashlib.sha256(conversion.onnx).hexdigest()
     for version in existing:
-        same = version.sha256 == sha256 and version.signature == conversion.signature
-        if same and version.status == "active" and not new_tables(connection, name, row_types):
-            if alias is not None:
-                promote(connection, name, version.number, alias=alias, reason="deployed again")
-            return find(connection, version.reference)
-    roles = grantees(connection, name)
+        if (version.sha256, version.signature, version.status) == (sha256, conversion.signature, "active"):
+            return version
+    return None
+
+
+def _store(connection: Connection, name: str, conversion: Conversion, *, metrics: dict[str, float]) -> Version:
+    """Insert the artifact, where it is not there yet, and the version."""
+    sha256 = hashlib.sha256(conversion.onnx).hexdigest()
     connection.execute(
         postgresql.insert(tables.artifact)
         .values(sha256=sha256, bytes=conversion.onnx, size=len(conversion.onnx))
         .on_conflict_do_nothing()
     )
     number = _next_number(connection, name)
-    accepted = conversion.parity is not None and conversion.parity.total_mismatches > 0
     connection.execute(
         insert(tables.version).values(
             model_id=model_id(connection, name),
@@ -91,31 +118,47 @@ def deploy(
             signature=conversion.signature.to_json(),
             engine="onnx",
             provenance=conversion.provenance.to_json(),
-            parity=None if conversion.parity is None else conversion.parity.to_json(),
-            metrics=dict(metrics or {}),
+            metrics=metrics,
+        )
+    )
+    return find(connection, f"{name}:{number}")
+
+
+def _functions(connection: Connection, version: Version) -> FunctionSet:
+    return version_functions(schema.models_schema(connection), version)
+
+
+def _compare(connection: Connection, version: Version, conversion: Conversion, *, accept_mismatch: str | None) -> None:
+    """Compare what the functions answer with the native model, and keep the whole comparison with the version."""
+    parity, checks = conversion.parity, conversion.checks
+    if parity is None or checks is None:
+        # nothing was there to compare with; a conversion has both or neither
+        return
+    wrong = verify(connection, _functions(connection, version), checks, parity.tolerance)
+    if wrong and accept_mismatch is None:
+        raise ParityError(
+            f"{version.reference}: the functions in the database disagree with the native model on {len(wrong)} of "
+            f"{len(checks.rows)} rows: {'; '.join(wrong[:5])}",
+            remedy="Compare the server's onnxruntime with the client's (`dbscore status`).",
+        )
+    parity = replace(
+        parity,
+        rows={**parity.rows, "database": len(checks.rows)},
+        mismatches={**parity.mismatches, "database": len(wrong)},
+    )
+    accepted = parity.total_mismatches > 0
+    connection.execute(
+        update(tables.version)
+        .where(
+            tables.version.c.model_id == model_id(connection, version.model),
+            tables.version.c.number == version.number,
+        )
+        .values(
+            parity=parity.to_json(),
             mismatch_accepted_by=func.session_user() if accepted else None,
             mismatch_reason=accept_mismatch if accepted else None,
         )
     )
-    remember_tables(connection, name, row_types)
-    version = find(connection, f"{name}:{number}")
-    own = version_functions(schema.models_schema(connection), version)
-    refuse_collision(connection, name, existing, own.names())
-    publish_version(connection, version, row_types=row_types)
-    grant_all(connection, version, roles)
-    if conversion.checks is not None and conversion.parity is not None:
-        wrong = verify(connection, own, conversion.checks, conversion.parity.tolerance)
-        if wrong and accept_mismatch is None:
-            raise ParityError(
-                f"{name}: the functions in the database disagree with the native model on {len(wrong)} of "
-                f"{len(conversion.checks.rows)} rows: {'; '.join(wrong[:5])}",
-                remedy="Compare the server's onnxruntime with the client's (`dbscore status`).",
-            )
-    if not existing and alias != CHAMPION:
-        promote(connection, name, version.number, alias=CHAMPION, reason="first version")
-    if alias is not None:
-        promote(connection, name, version.number, alias=alias, reason="deployed")
-    return find(connection, version.reference)
 
 
 def _refusal(name: str, parity: Parity) -> ParityError:
@@ -126,7 +169,8 @@ def _refusal(name: str, parity: Parity) -> ParityError:
     return ParityError(
         f"{name}: the converted model disagrees with the native one on {parity.total_mismatches} of "
         f"{sum(parity.rows.values())} rows (largest difference {parity.max_absolute:.3g}, "
-        f"relative {parity.max_relative:.3g}, allowed {parity.tolerance.absolute:g} + {parity.tolerance.relative:g} of the value):\n{rows}",
+        f"relative {parity.max_relative:.3g}, allowed {parity.tolerance.absolute:g} + "
+        f"{parity.tolerance.relative:g} of the value):\n{rows}",
         remedy="Change the estimator, or deploy it all the same with --accept-mismatch REASON, which is recorded.",
     )
 

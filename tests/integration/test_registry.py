@@ -47,6 +47,23 @@ def test_the_same_bytes_deployed_twice_are_one_version(client: Client, db: psyco
     assert db.execute("select count(*) from dbscore.version").fetchone() == (1,)
 
 
+def test_the_same_bytes_with_another_table_are_one_version_with_one_more_form(
+    client: Client, db: psycopg.Connection[Any]
+) -> None:
+    db.execute("create table t (a float8, b float8, c float8); insert into t values (1, 2, 3)")
+    client.deploy("tip", classifier(), sample=frame())
+    assert client.deploy("tip", classifier(), sample=frame(), table="t").number == 1
+    assert db.execute("select models.tip(t), models.tip_v1(t) from t").fetchone() == (1, 1)
+
+
+def test_what_was_compared_is_kept_with_the_version(client: Client) -> None:
+    parity = client.deploy("tip", classifier(), sample=frame()).parity
+    assert parity is not None
+    assert parity["rows"]["sample"] == 200
+    assert parity["rows"]["database"] > 100
+    assert set(parity["mismatches"].values()) == {0}
+
+
 def test_bytes_shared_by_two_models_are_stored_once(client: Client, db: psycopg.Connection[Any]) -> None:
     client.deploy("one", classifier(), sample=frame())
     client.deploy("two", classifier(), sample=frame())
