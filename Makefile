@@ -20,8 +20,8 @@ demo: $(STAMP)          ## environment, server, train, convert, deploy, SELECT, 
 test: $(STAMP)          ## the whole suite, against a real PostgreSQL with PL/Python
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
-test-docker: $(STAMP)   ## the integration tests against the container: PostgreSQL 17, Python 3.13
-	$(BIN)/python -m pytest tests/docker -m docker $(PYTEST_ARGS)
+test-docker: $(STAMP)   ## the image, and the tests against it: PostgreSQL 17, Python 3.13
+	$(BIN)/python tests/docker $(PYTEST_ARGS)
 
 lint: $(STAMP)          ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check

@@ -138,7 +138,9 @@ alter function dbscore_engine.pin(text) owner to {{owner}};
 create or replace function dbscore_engine.python() returns jsonb
 language plpython3u volatile
 as $python$
-import importlib, json, sys
+import importlib, json, os, sys
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 found = {"python": "%d.%d" % sys.version_info[:2]}
 for name in ("numpy", "onnxruntime"):
     try:

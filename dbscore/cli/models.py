@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dbscore.cli.common import AsJson, Url, client, notify, show_json, show_table
+from dbscore.convert.conversion import Tolerance
 from dbscore.errors import DbscoreError
 from dbscore.registry import CHAMPION, Version
 
@@ -47,6 +48,9 @@ def deploy(  # noqa: PLR0913 - one option each
         bool, typer.Option("--trust-pickle", help="Load a pickle, which executes code from it.")
     ] = False,
     trust_type: Annotated[list[str] | None, typer.Option(help="A type that a .skops file may hold.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="How far a number may be from the native one, as a fraction of it: 1e-6.")
+    ] = None,
     accept_mismatch: Annotated[
         str | None, typer.Option(help="Why a version that the parity gate refuses is deployed all the same.")
     ] = None,
@@ -67,6 +71,7 @@ def deploy(  # noqa: PLR0913 - one option each
             description=description,
             null_policy=_policies(nulls or []),
             embedding=embedding,
+            tolerance=None if tolerance is None else Tolerance(relative=tolerance, absolute=tolerance * 1e-3),
             trust_pickle=trust_pickle,
             trusted_types=trust_type or (),
             accept_mismatch=accept_mismatch,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
     import onnxruntime as ort
 
@@ -16,17 +17,24 @@ CACHE_LINE = 64
 FORMATS = {"float32": "f", "float64": "d", "int32": "i", "int64": "q", "bool": "?"}
 
 
-def session_options() -> ort.SessionOptions:
-    """Return the options of every session: one thread, since parallelism is PostgreSQL's."""
-    import onnxruntime as ort
+def onnx_runtime() -> ModuleType:
+    """Return the library ONNX Runtime, imported so that it sends nothing: since 1.29 its telemetry is on by default."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
 
+    return onnxruntime  # type: ignore[no-any-return]
+
+
+def open_session(content: bytes) -> ort.InferenceSession:
+    """Load a model on one thread of the CPU, since parallelism is PostgreSQL's; errors are exceptions, not logged."""
+    ort = onnx_runtime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     # what a batch needed is given back, not kept for the life of the backend
     options.enable_cpu_mem_arena = False
-    return options
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def _resident_bytes() -> int:
@@ -55,11 +63,12 @@ class Model:
     """
 
     def __init__(self, content: bytes, signature: dict[str, Any]) -> None:
+        # numpy's algebra is not used, and would start a thread for each processor
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         import numpy as np
-        import onnxruntime as ort
 
         begin, before = time.perf_counter(), _resident_bytes()
-        self.session = ort.InferenceSession(content, session_options(), providers=["CPUExecutionProvider"])
+        self.session = open_session(content)
         features, shapes = signature["features"], {t["name"]: t for t in signature["tensors"]}
         self.tensors: dict[str, Any] = {}
         self.has_text = any(t["dtype"] == "string" for t in signature["tensors"])
@@ -117,8 +126,6 @@ class Model:
         return self.runners[output["tensor"]]
 
     def _runner(self, name: str, sql_type: str) -> Callable[[], Any]:
-        import onnxruntime as ort
-
         many = sql_type.endswith("[]")
         sample = None if self.has_text else self.session.run([name], self.tensors)[0]
         if sample is None or sample.dtype.kind not in "fiub":
@@ -129,12 +136,13 @@ class Model:
                 return row if many else row[0]
 
         else:
+            wrap = onnx_runtime().OrtValue.ortvalue_from_numpy
             binding = self.session.io_binding()
             for key, array in self.tensors.items():
-                binding.bind_ortvalue_input(key, ort.OrtValue.ortvalue_from_numpy(array))
+                binding.bind_ortvalue_input(key, wrap(array))
             # the binding keeps addresses only: `result` lives as long as the closure that reads it
             result = sample.copy()
-            binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(result))
+            binding.bind_ortvalue_output(name, wrap(result))
             run_bound, values, first = self.session.run_with_iobinding, result.reshape(-1).tolist, result.item
 
             def execute() -> Any:

@@ -3,7 +3,7 @@
 Fenced blocks in the languages `sql`, `python` and `console` are run; a `text` block right after one is its output, in
 which `...` stands for anything. Other blocks, such as `sh` and `toml`, are not run.
 
-sql       one connection for the page, each statement by itself; the output is formatted as psql does
+sql       one connection for the page, one transaction for the block; the output is that of `psql --quiet`
 python    one namespace for the page; the output is what is printed
 console   lines that begin with `$ ` are typed into a shell on a terminal of 100 columns; DBSCORE_URL names the database
 
@@ -72,6 +72,12 @@ def examples(page: Path) -> list[Example]:
     return found
 
 
+def links(page: Path) -> list[str]:
+    """Return where a page's links lead."""
+    inline = [t for t in MarkdownIt("commonmark").parse(page.read_text(encoding="utf-8")) if t.children]
+    return [str(c.attrs["href"]) for t in inline for c in t.children or () if c.type == "link_open"]
+
+
 def data_files(page: Path) -> list[str]:
     """Return the files of real data that a page reads."""
     return re.findall(r"<!-- data: (\S+) -->", page.read_text(encoding="utf-8"))
@@ -108,7 +114,8 @@ class Reader:
             return f"ERROR:  {error.diag.message_primary}\n{hint}"
         shown = []
         while True:
-            shown.append(psql_table(cursor) if cursor.description else f"{cursor.statusmessage}\n")
+            if cursor.description:
+                shown.append(psql_table(cursor))
             if not cursor.nextset():
                 return "\n".join(shown)
 
@@ -132,7 +139,7 @@ class Reader:
 def on_a_terminal(script: str, *, environment: Mapping[str, str], directory: Path) -> tuple[int, str]:
     """Run a script on a terminal, where commands print tables for people; return its exit code and its output."""
     ours, theirs = pty.openpty()
-    plain = {**environment, "TERM": "dumb", "COLUMNS": str(COLUMNS), "PAGER": "cat"}
+    plain = {**environment, "TERM": "xterm", "COLUMNS": str(COLUMNS), "PAGER": "cat"}
     with subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", script],  # noqa: S607 - wherever the system keeps it
         stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=plain, cwd=directory,
@@ -141,7 +148,9 @@ def on_a_terminal(script: str, *, environment: Mapping[str, str], directory: Pat
         printed = b"".join(_read(ours))
         os.close(ours)
         status = process.wait(SECONDS)
-    return status, "".join(f"{line.rstrip()}\n" for line in printed.decode().splitlines())
+    # without colours, and without psql's empty line after a table
+    text = re.sub(r"\x1b\[[0-9;]*m", "", printed.decode()).rstrip()
+    return status, "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
 def _read(descriptor: int) -> Iterator[bytes]:
@@ -175,6 +184,15 @@ def difference(example: Example, printed: str) -> str:
         return ""
     lines = difflib.unified_diff(expected.splitlines(), printed.splitlines(), "the page", "the output", lineterm="")
     return "\n".join([f"{example.place} shows another output:", *lines])
+
+
+def merged(example: Example, printed: str) -> str:
+    """Return an output with the `...` of the page kept in the lines that still match."""
+    shown, now = (example.expected or "").splitlines(keepends=True), printed.splitlines(keepends=True)
+    if len(shown) != len(now):
+        return printed
+    checker = doctest.OutputChecker()
+    return "".join(s if checker.check_output(s, n, doctest.ELLIPSIS) else n for s, n in zip(shown, now, strict=True))
 
 
 def corrected(text: str, changes: Mapping[tuple[int, int], str]) -> str:

@@ -17,12 +17,13 @@ from psycopg import sql
 
 from dbscore.local import find_installations
 from tests.conftest import REPOSITORY, database
-from tests.docs.runner import Reader, corrected, data_files, difference, examples
+from tests.docs.runner import Reader, corrected, data_files, difference, examples, links, merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PAGES = [page for page in sorted([REPOSITORY / "README.md", *REPOSITORY.glob("docs/**/*.md")]) if examples(page)]
+DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
+PAGES = [page for page in DOCUMENTS if examples(page)]
 
 
 @pytest.fixture
@@ -64,9 +65,15 @@ def test_examples_print_what_the_page_shows(
                 if difference(example, printed):
                     if not os.environ.get("DBSCORE_UPDATE_EXAMPLES"):
                         pytest.fail(difference(example, printed), pytrace=False)
-                    changes[example.lines] = printed
+                    changes[example.lines] = merged(example, printed)
     if changes:
         page.write_text(corrected(page.read_text(encoding="utf-8"), changes), encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_links_to_other_pages_lead_somewhere(page: Path) -> None:
+    broken = [link for link in links(page) if "://" not in link and not (page.parent / link.partition("#")[0]).exists()]
+    assert broken == []
 
 
 def _path() -> str:

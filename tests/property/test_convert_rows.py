@@ -70,7 +70,7 @@ def test_steps_enclose_their_threshold(threshold: float) -> None:
 
 
 @st.composite
-def tables(draw: Any) -> pd.DataFrame:  # noqa: ANN401
+def tables(draw: Any) -> pd.DataFrame:
     rows = draw(st.integers(4, 12))
     known = draw(st.lists(TEXTS, min_size=1, max_size=4, unique=True))
     column = st.lists(st.none() | st.sampled_from(known), min_size=rows, max_size=rows)

@@ -1,6 +1,6 @@
 """How a sample's columns become features: names, SQL types, ONNX inputs, arrays."""
 
-# ruff: noqa: ANN401 - scikit-learn has no types
+
 from __future__ import annotations
 
 import datetime as dt

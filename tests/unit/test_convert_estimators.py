@@ -1,6 +1,6 @@
 """What scikit-learn has, converted and compared with itself row by row."""
 
-# ruff: noqa: ANN401 - scikit-learn has no types
+
 from __future__ import annotations
 
 import subprocess

@@ -1,6 +1,6 @@
 """ONNX models that others wrote: what they take and give, and which are refused."""
 
-# ruff: noqa: ANN401 - scikit-learn and protobuf have no types
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,6 +1,6 @@
 """NULLs, unknown categories, infinities: what the native model takes, the converted one takes alike."""
 
-# ruff: noqa: ANN401 - scikit-learn has no types
+
 from __future__ import annotations
 
 import math

@@ -1,6 +1,6 @@
 """The comparison itself, by hand: what counts as equal, what is shown, what is kept for the database."""
 
-# ruff: noqa: ANN401 - answers are of any type
+
 from __future__ import annotations
 
 import math

@@ -1,6 +1,6 @@
 """Tree models in ONNX Runtime against scikit-learn itself, where trees are discontinuous above all."""
 
-# ruff: noqa: ANN401 - scikit-learn, skl2onnx and ONNX Runtime have no types
+
 from __future__ import annotations
 
 import warnings

@@ -1,0 +1,1 @@
+"""dbscore beside its alternatives, one run, ratios: `python -m benchmarks`."""
