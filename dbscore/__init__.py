@@ -16,19 +16,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dbscore.client import Client
-    from dbscore.convert import convert
     from dbscore.errors import DbscoreError
     from dbscore.local import LocalServer
     from dbscore.settings import Settings
 
-__all__ = ["Client", "DbscoreError", "LocalServer", "Settings", "convert"]
+__all__ = ["Client", "DbscoreError", "LocalServer", "Settings"]
 
 _HOMES = {
     "Client": "dbscore.client",
     "DbscoreError": "dbscore.errors",
     "LocalServer": "dbscore.local",
     "Settings": "dbscore.settings",
-    "convert": "dbscore.convert",
 }
 
 

@@ -94,7 +94,8 @@ def typed_errors() -> Iterator[None]:
 
 
 def _typed(error: psycopg.Error) -> Exception | None:
-    message = error.diag.message_primary or str(error).strip()
+    # PL/Python puts the exception's class in front of what dbscore says
+    message = (error.diag.message_primary or str(error).strip()).removeprefix("plpy.Error: ")
     hint = error.diag.message_hint or ""
     if error.sqlstate in _BY_SQLSTATE:
         return _BY_SQLSTATE[error.sqlstate](message, remedy=hint)

@@ -22,9 +22,10 @@ class Settings:
     """Settings of one process.
 
     Attributes:
-        url: `DBSCORE_URL`: the database, as a libpq or SQLAlchemy URL; None takes the local server.
+        url: `DBSCORE_URL`: the database, as a libpq or SQLAlchemy URL; None where nothing says.
         home: `DBSCORE_HOME`: where the local server keeps its clusters.
-        max_model_bytes: `DBSCORE_MAX_MODEL_MB`, in bytes: the largest ONNX model accepted, 512 MB by default.
+        max_model_bytes: `DBSCORE_MAX_MODEL_MB`, said in megabytes: the largest ONNX model accepted, here in bytes;
+            512 MB by default.
     """
 
     url: str | None = None

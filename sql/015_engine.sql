@@ -96,7 +96,7 @@ begin
             called := format('runtime.scorer(%s, %s, %s, %s, %s)', to_json(version_name), to_json(sha256),
                              to_json(signature::text), to_json(form.name), to_json(result.kind));
             execute format(
-                'create or replace function dbscore_engine.%I(text, %s) returns %s language plpython3u immutable parallel safe %s cost 500 as %L',
+                'create or replace function dbscore_engine.%I(text, %s) returns %s language plpython3u immutable parallel safe %s as %L',
                 version_name || result.suffix, form.arguments, result.type,
                 case when form.is_strict then 'strict' else '' end, dbscore_engine.body(called));
             execute format('revoke all on function dbscore_engine.%I(text, %s) from public', version_name || result.suffix, form.arguments);

@@ -39,3 +39,6 @@ def main() -> None:
         # the reader of a pipe has seen enough: `dbscore sql | head`
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)

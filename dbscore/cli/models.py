@@ -90,7 +90,7 @@ def promote(
 ) -> None:
     """Point an alias to a version: `dbscore promote tip:3`, `dbscore promote tip@challenger`."""
     with client(url) as c:
-        _show(c.promote(reference, alias=alias, reason=reason), as_json=as_json)
+        _show_move(c.promote(reference, alias=alias, reason=reason), alias, as_json=as_json)
 
 
 @commands.command()
@@ -99,7 +99,7 @@ def rollback(
 ) -> None:
     """Point an alias back to where it stood before its last promotion."""
     with client(url) as c:
-        _show(c.rollback(name, alias=alias, reason=reason), as_json=as_json)
+        _show_move(c.rollback(name, alias=alias, reason=reason), alias, as_json=as_json)
 
 
 @commands.command()
@@ -108,9 +108,11 @@ def unalias(
 ) -> None:
     """Remove an alias and its functions; the version stays."""
     name, _, alias = reference.partition("@")
+    if not alias:
+        raise typer.BadParameter(f"write name@alias, such as {name}@challenger or {name}@{CHAMPION}")
     with client(url) as c:
-        c.unalias(name, alias or CHAMPION, reason=reason)
-    notify(f"removed the alias {alias or CHAMPION} of {name}")
+        c.unalias(name, alias, reason=reason)
+    notify(f"removed the alias {alias} of {name}")
 
 
 @commands.command()
@@ -281,6 +283,13 @@ def _show(version: Version, *, as_json: bool) -> None:
     rows += [("correction", text) for text in provenance["corrections"]]
     rows += [("note", text) for text in provenance["notes"]]
     show_table(["what", "value"], [row for row in rows if row[1]])
+
+
+def _show_move(version: Version, alias: str, *, as_json: bool) -> None:
+    if as_json:
+        show_json(version.to_json())
+    else:
+        notify(f"{version.model}@{alias} is version {version.number}")
 
 
 def _null(policy: str) -> str:

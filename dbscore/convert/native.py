@@ -118,6 +118,7 @@ class Native:
         self._estimator = estimator
         self._sample = sample
         self._used = {column: i for i, column in enumerate(used)}
+        self._base: tuple[Sequence[tuple[Any, ...]], dict[str, Any]] | None = None
         self.task = task_of(estimator)
         # with several targets there is a matrix per target, which no SQL type holds
         self.has_probabilities = (
@@ -128,7 +129,26 @@ class Native:
 
     def answer(self, rows: Sequence[tuple[Any, ...]]) -> Answers:
         """Return the estimator's answers; its own errors pass through, its warnings do not."""
-        given = self._given(rows)
+        return self._answer(self._given(rows))
+
+    def answer_changed(self, rows: Sequence[tuple[Any, ...]], index: int, value: Any) -> Answers:  # noqa: ANN401
+        """Return the answers for the rows with one feature set to a value in all of them.
+
+        The columns of a frame are made once for the same rows: with hundreds of features they cost more than the
+        estimator does.
+        """
+        if self._sample.form != "frame":
+            return self.answer([(*row[:index], value, *row[index + 1 :]) for row in rows])
+        import pandas as pd
+
+        if self._base is None or self._base[0] is not rows:
+            self._base = (rows, self._series_by_name(rows))
+        position = next(column for column, i in self._used.items() if i == index)
+        column = self._sample.columns[position]
+        changed = {**self._base[1], column.source: _series(pd, column, [value] * len(rows))}
+        return self._answer(pd.DataFrame(changed, columns=list(changed)))
+
+    def _answer(self, given: Any) -> Answers:  # noqa: ANN401 - a frame, a matrix or texts
         # one thread: the rows are few, and OpenMP's threads wait for each other on a busy machine
         with warnings.catch_warnings(), np.errstate(all="ignore"), _threads().limit(limits=1):
             warnings.simplefilter("ignore")
@@ -142,20 +162,27 @@ class Native:
 
     def _given(self, rows: Sequence[tuple[Any, ...]]) -> Any:  # noqa: ANN401 - a frame, a matrix or texts
         columns = self._sample.columns
-        values = [
-            [row[self._used[i]] for row in rows] if i in self._used else [_filler(column)] * len(rows)
-            for i, column in enumerate(columns)
-        ]
+        values = self._values(rows)
         if self._sample.form == "texts":
             return [columns[0].marker if v is None else v for v in values[0]]
         if self._sample.form == "matrix":
             return _matrix(columns, values, self._sample.dtype)
         import pandas as pd
 
-        return pd.DataFrame(
-            {c.source: _series(pd, c, v) for c, v in zip(columns, values, strict=True)},
-            columns=[c.source for c in columns],
-        )
+        return pd.DataFrame(self._series_by_name(rows), columns=[c.source for c in columns])
+
+    def _values(self, rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+        """Return the rows column by column, columns that are no features filled."""
+        return [
+            [row[self._used[i]] for row in rows] if i in self._used else [_filler(column)] * len(rows)
+            for i, column in enumerate(self._sample.columns)
+        ]
+
+    def _series_by_name(self, rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+        import pandas as pd
+
+        named = zip(self._sample.columns, self._values(rows), strict=True)
+        return {column.source: _series(pd, column, values) for column, values in named}
 
 
 def _filler(column: Column) -> Any:  # noqa: ANN401 - any SQL value

@@ -73,7 +73,8 @@ def decide(
     decisions = []
     for i, column in enumerate(columns):
         meant = column.has_missing or any(c in covered for c in spans[i])
-        takes = _takes(native, probes, i, None) if probes else meant
+        # probing costs a call: only where the answer decides something
+        takes = _takes(native, probes, i, None) if probes and (meant or i in asked) else meant
         policy = NullPolicy.NAN if meant and takes else NullPolicy.NULL
         if i in asked:
             policy = asked[i]
@@ -128,7 +129,7 @@ def _largest(native: Native, probes: list[tuple[Any, ...]], index: int, column: 
         for value in (size, -size):
             given: Any = [value] * column.width if column.type.is_array else value
             try:
-                native.answer(_changed(probes, index, given))
+                native.answer_changed(probes, index, given)
             except Exception:  # noqa: BLE001, S112 - whatever it raises, it refuses
                 continue
             return False
@@ -150,14 +151,10 @@ def _largest(native: Native, probes: list[tuple[Any, ...]], index: int, column: 
 
 def _takes(native: Native, probes: list[tuple[Any, ...]], index: int, value: Any) -> bool:  # noqa: ANN401
     try:
-        answers = native.answer(_changed(probes, index, value))
+        answers = native.answer_changed(probes, index, value)
     except Exception:  # noqa: BLE001 - whatever it raises, it refuses
         return False
     for array in (answers.predictions, answers.probabilities):
         if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
             return False
     return True
-
-
-def _changed(probes: list[tuple[Any, ...]], index: int, value: Any) -> list[tuple[Any, ...]]:  # noqa: ANN401
-    return [(*row[:index], value, *row[index + 1 :]) for row in probes]

@@ -132,12 +132,16 @@ def artifact(connection: Connection, sha256: str) -> bytes:
 
 
 def history(connection: Connection, name: str, *, alias: str | None = None) -> list[AliasMove]:
-    """Return the moves of a model's aliases, oldest first; also of a model that was dropped."""
+    """Return the moves of a model's aliases, oldest first; also of a model that was dropped.
+
+    Raises:
+        NotFoundError: There never was such a model.
+    """
     h = tables.alias_history
     query = select(h).where(h.c.model == name).order_by(h.c.alias_history_id)
     if alias is not None:
         query = query.where(h.c.alias == alias)
-    return [
+    moves = [
         AliasMove(
             model=r.model,
             alias=r.alias,
@@ -150,6 +154,9 @@ def history(connection: Connection, name: str, *, alias: str | None = None) -> l
         )
         for r in connection.execute(query)
     ]
+    if not moves:
+        model_id(connection, name)
+    return moves
 
 
 def model_id(connection: Connection, name: str, *, lock: bool = False) -> int:

@@ -29,6 +29,9 @@ class Row:
         self.required = [i for i, f in enumerate(features) if f["null_policy"] == "null"]
         self.texts = [i for i, f in enumerate(features) if f["type"] == "text"]
         self.has_arrays = any(f["type"].endswith("[]") for f in features)
+        for feature in features:
+            if feature["categories"] is not None:
+                feature["known"] = frozenset(feature["categories"])
         bounds = [f["largest"] for f in features if f["largest"] is not None]
         self.largest = min(bounds) if bounds else None
 
@@ -116,7 +119,7 @@ class Row:
                 "Pass NULL for a missing value.",
             )
         known = feature["categories"]
-        if known is not None and value not in known:
+        if known is not None and value not in feature["known"]:
             listed = ", ".join(repr(c) for c in known[:LISTED]) + (", …" if len(known) > LISTED else "")
             self.refuse(
                 f"feature {feature['name']} has the category {value!r:.{SHOWN}}, unknown to the model",

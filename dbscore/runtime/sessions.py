@@ -73,8 +73,9 @@ class Sessions:
             # a parallel worker cannot read the table, so the next query's leader writes the file anew
             self.forget(sha256)
             plpy.error(
-                f"the server's copy of model {sha256} was missing or damaged, and has been removed",
-                hint="Run the query again: the copy is written anew from the table dbscore.artifact.",
+                f"the server's copy of model {sha256} is missing or damaged",
+                hint="Run the query again: the copy is written anew from the table dbscore.artifact. If the model is"
+                " not there, restore the schema dbscore from a backup, or deploy the model again.",
                 sqlstate="ML005",
             )
         return content
@@ -103,8 +104,9 @@ def pin(sha256: str) -> str:
             intact = hashlib.file_digest(file, "sha256").hexdigest() == sha256
     except FileNotFoundError:
         intact = False
-    if not intact:
-        _write(sha256, path)
+    if not intact and not _write(sha256, path):
+        # a dump is being restored, and the table is not there yet: what needs the model now says so by itself
+        return sha256
     SESSIONS.verified[sha256] = _identity(path)
     size = plpy.execute("select pg_catalog.current_setting('dbscore.session_cache', true) as size")[0]["size"]
     if size:
@@ -118,8 +120,11 @@ def _identity(path: str) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
-def _write(sha256: str, path: str) -> None:
-    """Write the model's file from its table, whole or not at all."""
+def _write(sha256: str, path: str) -> bool:
+    """Write the model's file from its table, whole or not at all; return False where the table has no such model."""
+    there = plpy.execute("select pg_catalog.to_regclass('dbscore.artifact') is not null as there")[0]["there"]
+    if not there:
+        return False
     digest = hashlib.sha256()
     partial = f"{path}.{os.getpid()}"
     try:
@@ -130,13 +135,15 @@ def _write(sha256: str, path: str) -> None:
                 digest.update(piece)
             file.flush()
             os.fsync(file.fileno())
-        if digest.hexdigest() != sha256:
+            size = file.tell()
+        if size and digest.hexdigest() != sha256:
             plpy.error(
                 f"the bytes stored for model {sha256} have the hash {digest.hexdigest()}",
                 hint="The table dbscore.artifact was altered: restore it from a backup, or deploy the model again.",
                 sqlstate="ML005",
             )
-        os.replace(partial, path)
+        if size:
+            os.replace(partial, path)
     except OSError as error:
         plpy.error(
             f"cannot write the model's file {path} in the data directory: {error}",
@@ -146,10 +153,11 @@ def _write(sha256: str, path: str) -> None:
     finally:
         if os.path.exists(partial):
             os.unlink(partial)
+    return size > 0
 
 
 def _stored(sha256: str) -> Iterator[bytes]:
-    """Yield the model's bytes from the table, a slice at a time."""
+    """Yield the model's bytes from the table, a slice at a time; nothing where it is not there."""
     plan = plpy.prepare(
         "select pg_catalog.substring(bytes, $2, $3) as slice from dbscore.artifact where sha256 = $1",
         ["text", "integer", "integer"],
@@ -157,13 +165,7 @@ def _stored(sha256: str) -> Iterator[bytes]:
     start = 1
     while True:
         rows = plpy.execute(plan, [sha256, start, SLICE_BYTES])
-        if not rows:
-            plpy.error(
-                f"model {sha256} is not in dbscore.artifact",
-                hint="Restore the schema dbscore from a backup, or deploy the model again.",
-                sqlstate="ML005",
-            )
-        if not rows[0]["slice"]:
+        if not rows or not rows[0]["slice"]:
             return
         yield rows[0]["slice"]
         start += SLICE_BYTES

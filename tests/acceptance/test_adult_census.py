@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pandas as pd
 import psycopg
 import pytest
 from psycopg import sql
@@ -19,6 +18,8 @@ from tests.acceptance.rows import answers, classified, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import pandas as pd
 
     from dbscore import Client
 

@@ -56,7 +56,7 @@ TYPES = {
 
 class Housing(NamedTuple):
     features: pd.DataFrame
-    values: pd.Series
+    prices: pd.Series
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +91,8 @@ PIPELINES: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", list(PIPELINES))
-def test_every_district_has_the_native_value(
-    housing: Housing, house: Connection, keeper: Client, name: str
-) -> None:
-    pipeline = PIPELINES[name]().fit(housing.features, housing.values)
+def test_every_district_has_the_native_value(housing: Housing, house: Connection, keeper: Client, name: str) -> None:
+    pipeline = PIPELINES[name]().fit(housing.features, housing.prices)
     keeper.deploy(name, pipeline, sample=housing.features, table=["districts", "coast"])
     found = answers(house, DISTRICTS, [name])
     assert len(found) == 20640
@@ -105,7 +103,7 @@ def test_every_district_has_the_native_value(
 def test_rows_of_a_view_and_of_a_partition_get_the_values_of_their_table(
     housing: Housing, house: Connection, keeper: Client
 ) -> None:
-    pipeline = PIPELINES["ridge"]().fit(housing.features, housing.values)
+    pipeline = PIPELINES["ridge"]().fit(housing.features, housing.prices)
     keeper.deploy("sources", pipeline, sample=housing.features, table=["districts", "coast"])
     by_table = answers(house, DISTRICTS, ["sources"], where="ocean_proximity = 'NEAR BAY'")
     by_view = answers(house, sql.Identifier("coast"), ["sources"], where="ocean_proximity = 'NEAR BAY'")
@@ -125,12 +123,12 @@ def test_rows_of_a_view_and_of_a_partition_get_the_values_of_their_table(
         ("support_vectors", SVR(C=10.0)),
     ],
 )
-def test_a_network_and_support_vectors_equal_the_native_ones_on_every_district(  # noqa: PLR0913, PLR0917
+def test_a_network_and_support_vectors_equal_the_native_ones_on_every_district(
     housing: Housing, house: Connection, keeper: Client, name: str, regressor: Any
 ) -> None:
     some = housing.features.sample(2000, random_state=1)
     # fitted on hundreds of thousands of dollars, so that the answers are of the size of 1
-    pipeline = make_pipeline(encoded(), regressor).fit(some, np.log(housing.values[some.index]))
+    pipeline = make_pipeline(encoded(), regressor).fit(some, np.log(housing.prices[some.index]))
     version = keeper.deploy(name, pipeline, sample=some, table="districts")
     found = answers(house, DISTRICTS, [name])
     assert len(found) == 20640

@@ -85,9 +85,7 @@ def test_a_model_in_memory_and_its_files_answer_alike(
         trusted_types=["numpy.dtype"] if source == "skops" else [],
     )
     assert version.provenance["source"] == ("pickle" if source == "joblib" else source)
-    classified(
-        answers(house, DISTRICTS, [name, f"{name}_proba", f"{name}_score"]), name, dear.pipeline, dear.features
-    )
+    classified(answers(house, DISTRICTS, [name, f"{name}_proba", f"{name}_score"]), name, dear.pipeline, dear.features)
 
 
 @pytest.mark.parametrize("suffix", ["pkl", "pickle", "joblib"])
@@ -105,9 +103,7 @@ def test_a_pickle_is_refused_unread_unless_it_is_trusted(keeper: Client, tmp_pat
     assert "trap" not in [m.name for m in keeper.models()]
 
 
-def test_a_skops_file_with_a_function_in_it_is_refused_by_its_type(
-    dear: Dear, keeper: Client, tmp_path: Path
-) -> None:
+def test_a_skops_file_with_a_function_in_it_is_refused_by_its_type(dear: Dear, keeper: Client, tmp_path: Path) -> None:
     path = tmp_path / "model.skops"
     pipeline = make_pipeline(FunctionTransformer(joblib.hash), LogisticRegression())
     skops.io.dump(pipeline, path)

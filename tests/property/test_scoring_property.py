@@ -22,6 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 from sklearn.tree import DecisionTreeClassifier
+from threadpoolctl import ThreadpoolController
 
 from dbscore import Client
 from tests.conftest import database
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[Any]
 
+THREADS = ThreadpoolController()
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 QUICKLY = settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
 PLANS = ("basic", "größer", "it's", "🙂", "")
-INTEGERS = ("smallint", "integer", "bigint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ class Deployed:
         if any(value is None and name not in self.gaps for name, value in row.items()):
             return None
         frame = pd.DataFrame({n: [_native(v, self.types[n])] for n, v in row.items()})
-        with np.errstate(all="ignore"):
+        # one thread: OpenMP's threads wait for each other on a busy machine
+        with np.errstate(all="ignore"), THREADS.limit(limits=1):
             return self.estimator.predict(frame)[0].item(), self.estimator.predict_proba(frame)[0].tolist()
 
 
@@ -208,7 +210,6 @@ SPECIAL = [
     -sys.float_info.max,
     FLOAT32_MAX,
     -FLOAT32_MAX,
-    math.nextafter(FLOAT32_MAX, math.inf),
     math.nan,
     math.inf,
     -math.inf,
@@ -270,7 +271,7 @@ def test_boosted_trees_take_missing_and_infinite_numbers_as_the_native_ones(
 @example(plan="", city=None, tier="LOW", visits=2**31 - 1, account=2**63 - 1, active=True, score=None)
 @example(plan="Basic", city="", tier="", visits=-(2**31), account=-(2**63), active=False, score=0.0)
 @example(plan="basic\n", city="\n\t\\'\"", tier="$1", visits=0, account=2**53 + 1, active=True, score=1e38)
-def test_encoded_texts_integers_and_booleans_answer_or_are_refused_as_natively(  # noqa: PLR0913, PLR0917
+def test_encoded_texts_integers_and_booleans_answer_or_are_refused_as_natively(
     models: Models, plan: Any, city: Any, tier: Any, visits: Any, account: Any, active: Any, score: Any
 ) -> None:
     db, made = models

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from dbscore.errors import ServerError
-from dbscore.local import apt, installation, packages, remedy
+from dbscore import remedy
+from dbscore.local import apt, installation, packages
 from dbscore.local.account import Account, make_directory
 from dbscore.local.control import _quoted
 from dbscore.local.facts import Facts, _without_password

@@ -1,0 +1,52 @@
+"""A dump restored elsewhere scores as before; the files in the data directory are not part of it."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from sklearn.linear_model import LogisticRegression
+
+from tests.conftest import at, database
+
+if TYPE_CHECKING:
+    from dbscore import Client
+
+
+def on_the_server(db: psycopg.Connection[Any], command: str) -> None:
+    """Run a command where the server runs, with the server's own programs in the path."""
+    bindir = db.execute("select setting from pg_config where name = 'BINDIR'").fetchone()[0]
+    db.execute(sql.SQL("copy (select) to program {}").format(f"PATH={shlex.quote(bindir)}:$PATH; {command}"))
+
+
+def test_a_dump_with_a_generated_column_restores_on_a_server_that_never_saw_the_model(
+    client: Client, db: psycopg.Connection[Any], url: str, server_url: str
+) -> None:
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(100, 2)), columns=["a", "b"])
+    db.execute("create table raw (a float8, b float8)")
+    client.deploy("tip", LogisticRegression().fit(frame, (frame.a > 0).astype(int)), sample=frame, table="raw")
+    db.execute("create table t (a float8, b float8, p float8 generated always as (models.tip_v1_score(a, b)) stored)")
+    db.execute("insert into t select i, -i from generate_series(-5, 5) i")
+    db.execute("create index on t (models.tip_v1_score(b, a))")
+    db.execute("create view v as select models.tip(raw) from raw")
+    expected = db.execute("select * from t order by a").fetchall()
+    with database(server_url) as copied:
+        source, target = conninfo_to_dict(url), conninfo_to_dict(copied)
+        path = db.execute("select 'dbscore/' || sha256 || '.onnx' from dbscore.versions").fetchone()[0]
+        with psycopg.connect(at(url, dbname="postgres"), autocommit=True) as other:
+            port = other.execute("show port").fetchone()[0]
+            login = f"PGPASSWORD={shlex.quote(str(source['password']))} PGHOST=127.0.0.1 PGPORT={port} PGUSER={source['user']}"
+            on_the_server(
+                other,
+                f"set -e; export {login}; pg_dump -d {source['dbname']} -f dump.sql; rm -f {path};"
+                f" psql -q -X -v ON_ERROR_STOP=1 -d {target['dbname']} -f dump.sql >/dev/null; rm dump.sql",
+            )
+        with psycopg.connect(copied) as restored:
+            assert restored.execute("select * from t order by a").fetchall() == expected
+            assert restored.execute("select reference, mismatches from dbscore.versions").fetchall() == [("tip:1", 0)]
+            assert restored.execute("select models.tip(1, 0), models.tip(a => -1, b => 0)").fetchone() == (1, 0)
