@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from dbscore import functions, registry, schema
-from dbscore.database import connect, run, transaction
-from dbscore.errors import FeatureError, ServerError
+from dbscore.database import connect, run, scalar, transaction
+from dbscore.errors import DbscoreError, FeatureError, PrivilegeError, ServerError
 from dbscore.settings import Settings
 from dbscore.signature import SqlType
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
     import numpy as np
@@ -65,6 +67,12 @@ class Client:
         """Close the client's connections."""
         self._engine.dispose()
 
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with transaction(self._engine) as connection:
+            schema.refuse_superuser(connection)
+            yield connection
+
     # --- the schema ---
 
     def install(self, *, models_schema: str | None = None) -> Status:
@@ -72,11 +80,20 @@ class Client:
 
         Raises:
             SchemaError: The server is too old, the schema newer than this package, or a schema's name is taken.
-            PrivilegeError: A superuser must run something first; the remedy says what.
+            PrivilegeError: A superuser must run something first, or the owner must run the rest; the remedy says what.
         """
         with transaction(self._engine) as connection:
-            if schema.install(connection, schema_for_models=models_schema):
+            owner = schema.install_for_owner(connection)
+        if owner is not None:
+            raise PrivilegeError(
+                f"what only a superuser may create is up to date; the rest belongs to {owner!r}, who is no superuser",
+                remedy=f"Run `dbscore install` as {owner}.",
+            )
+        with transaction(self._engine) as connection:
+            schema.install(connection, schema_for_models=models_schema)
+            if not schema.functions_are_current(connection):
                 registry.refresh(connection)
+                schema.functions_were_made(connection)
         return self.status()
 
     def upgrade(self) -> Status:
@@ -85,7 +102,7 @@ class Client:
         Raises:
             SchemaError: dbscore is not installed, or is newer than this package.
         """
-        with transaction(self._engine) as connection:
+        with self._transaction() as connection:
             schema.models_schema(connection)
         return self.install()
 
@@ -95,12 +112,12 @@ class Client:
         Raises:
             InUseError: A view, table or function outside uses a model, and `cascade` is False.
         """
-        with transaction(self._engine) as connection:
+        with self._transaction() as connection:
             schema.uninstall(connection, cascade=cascade)
 
     def status(self) -> Status:
         """Say what is installed, what the server can compute, and what stands in the way."""
-        with transaction(self._engine) as connection:
+        with self._transaction() as connection:
             return schema.status(connection)
 
     # --- models ---
@@ -154,7 +171,8 @@ class Client:
         from dbscore.convert import convert
 
         names = [table] if isinstance(table, str) else list(table)
-        with transaction(self._engine) as connection:
+        numbers = {key: _finite(key, value) for key, value in (metrics or {}).items()}
+        with self._transaction() as connection:
             schema.models_schema(connection)
             row_types = [functions.row_type(connection, t) for t in names]
             if sample is None and row_types:
@@ -170,21 +188,26 @@ class Client:
             trusted_types=trusted_types,
             max_bytes=self.settings.max_model_bytes,
         )
-        with transaction(self._engine) as connection:
-            return registry.deploy(
-                connection,
-                name,
-                conversion,
-                alias=alias,
-                row_types=row_types,
-                metrics=metrics,
-                description=description,
-                accept_mismatch=accept_mismatch,
-            )
+        try:
+            with self._transaction() as connection:
+                return registry.deploy(
+                    connection,
+                    name,
+                    conversion,
+                    alias=alias,
+                    row_types=row_types,
+                    metrics=numbers,
+                    description=description,
+                    accept_mismatch=accept_mismatch,
+                )
+        except DbscoreError:
+            with suppress(DbscoreError), self._transaction() as connection:
+                registry.forget_unused(connection, conversion.onnx)
+            raise
 
     def models(self) -> list[Model]:
         """Return all models, by name."""
-        with transaction(self._engine) as connection:
+        with self._transaction() as connection:
             return registry.models(connection)
 
     def versions(self, name: str | None = None) -> list[Version]:
@@ -193,7 +216,7 @@ class Client:
         Raises:
             NotFoundError: There is no such model.
         """
-        with transaction(self._engine) as connection:
+        with self._transaction() as connection:
             return registry.versions(connection, name)
 
     def show(self, reference: str) -> Version:
@@ -202,17 +225,17 @@ class Client:
         Raises:
             NotFoundError: There is none; the message names those there are.
         """
-        with transaction(self._engine) as connection:
+        with self._transaction() as connection:
             return registry.find(connection, reference)
 
     def history(self, name: str) -> list[AliasMove]:
         """Return who moved which alias of a model, oldest first; also of a model that was dropped."""
-        with transaction(self._engine) as connection:
+        with self._transaction() as connection:
             return registry.history(connection, name)
 
     def export(self, reference: str, path: Path | str | None = None) -> bytes:
         """Return a version's ONNX bytes, as they were stored; with `path`, write them there too."""
-        with transaction(self._engine) as connection:
+        with self._transaction() as connection:
             content = registry.artifact(connection, registry.find(connection, reference).sha256)
         if path is not None:
             Path(path).write_bytes(content)
@@ -225,7 +248,7 @@ class Client:
             NotFoundError: There is no such version.
             InUseError: It is retired, or a view uses a function that it does not have.
         """
-        with transaction(self._engine) as connection:
+        with self._transaction() as connection:
             version = registry.find(connection, reference)
             return registry.promote(connection, version.model, version.number, alias=alias, reason=reason)
 
@@ -235,12 +258,12 @@ class Client:
         Raises:
             NotFoundError: There is nothing to go back to.
         """
-        with transaction(self._engine) as connection:
+        with self._transaction() as connection:
             return registry.rollback(connection, name, alias=alias, reason=reason)
 
     def unalias(self, name: str, alias: str, *, reason: str = "") -> None:
         """Remove an alias and its functions; the version stays."""
-        with transaction(self._engine) as connection:
+        with self._transaction() as connection:
             registry.remove_alias(connection, name, alias, reason=reason)
 
     def retire(self, reference: str) -> Version:
@@ -249,7 +272,7 @@ class Client:
         Raises:
             InUseError: An alias stands for it, or a view or a generated column uses it.
         """
-        with transaction(self._engine) as connection:
+        with self._transaction() as connection:
             return registry.retire(connection, reference)
 
     def drop(self, reference: str, *, with_aliases: bool = False) -> list[Version]:
@@ -258,17 +281,17 @@ class Client:
         Raises:
             InUseError: An alias stands for it and `with_aliases` is False, or a view uses it.
         """
-        with transaction(self._engine) as connection:
+        with self._transaction() as connection:
             return registry.drop(connection, reference, with_aliases=with_aliases)
 
     def grant(self, name: str, role: str) -> None:
         """Let a role score a model: every version and alias there is, and those to come."""
-        with transaction(self._engine) as connection:
+        with self._transaction() as connection:
             registry.grant(connection, name, role)
 
     def revoke(self, name: str, role: str) -> None:
         """Take from a role what `grant` gave for this model."""
-        with transaction(self._engine) as connection:
+        with self._transaction() as connection:
             registry.revoke(connection, name, role)
 
     def predict(self, reference: str, features: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,15 +301,31 @@ class Client:
             NotFoundError: There is no such version.
             FeatureError: A feature is missing, unknown, of the wrong type, or has a value the model cannot take.
         """
-        with transaction(self._engine) as connection:
-            statement = "select dbscore.predict(%s, %s::jsonb)"
-            row = run(connection, statement, [reference, json.dumps(dict(features))]).fetchone()
-            return dict(row[0]) if row else {}
+        with self._transaction() as connection:
+            try:
+                row = json.dumps(dict(features), allow_nan=False, default=lambda value: value.item())
+            except (AttributeError, TypeError, ValueError) as error:
+                raise FeatureError(
+                    f"the features {dict(features)!r} are no JSON: {error}",
+                    remedy="Pass numbers, booleans, texts and None; a missing value is None, not NaN.",
+                ) from error
+            return dict(scalar(connection, "select dbscore.predict(%s, %s::jsonb)", [reference, row]))
+
+
+def _finite(name: str, value: float) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise DbscoreError(f"the metric {name} is {value!r}", remedy="Pass a finite number.")
+    return number
 
 
 _COLUMN_TYPES = {
     "boolean": SqlType.BOOLEAN,
-    "smallint": SqlType.SMALLINT,
+    # an integer literal is no smallint, and would find no function
+    "smallint": SqlType.INTEGER,
     "integer": SqlType.INTEGER,
     "bigint": SqlType.BIGINT,
     "real": SqlType.REAL,
@@ -318,7 +357,7 @@ def _sampled(connection: Connection, table: RowType) -> pd.DataFrame:
         sql.SQL("{}::{}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in columns.items()
     )
     # ordered by a hash of the row, so that the sample is spread and always the same
-    statement = sql.SQL("select {} from {} as t order by hashtext(t::text) limit {}").format(
+    statement = sql.SQL("select {} from {} as t order by hashtext((t.*)::text) limit {}").format(
         chosen, table.identifier, sql.Literal(SAMPLE_ROWS)
     )
     rows = run(connection, statement).fetchall()

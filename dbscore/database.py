@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-__all__ = ["connect", "run", "scalar", "script", "transaction", "typed_errors"]
+__all__ = ["connect", "pin_search_path", "run", "scalar", "script", "transaction", "typed_errors"]
 
+# serialization failure, deadlock, lock not available, and "tuple concurrently updated"
+_PASSING = ("40001", "40P01", "55P03", "XX000")
 _BY_SQLSTATE = {
     cls.sqlstate: cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.DbscoreError)
 }
@@ -41,7 +43,13 @@ def connect(url: str) -> Engine:
             "the database URL is not a PostgreSQL URL",
             remedy="Write postgresql://user:password@host:port/database.",
         )
-    return create_engine(parsed.set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    return create_engine(
+        parsed.set(drivername="postgresql+psycopg"),
+        poolclass=NullPool,
+        # whoever waited for a lock must see what was committed meanwhile, whatever the database's default
+        isolation_level="READ COMMITTED",
+        connect_args={"client_encoding": "utf8"},
+    )
 
 
 @contextmanager
@@ -49,6 +57,11 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     """Open one transaction; whatever leaves the block by an error is rolled back, and has a type."""
     with typed_errors(), engine.begin() as connection:
         yield connection
+
+
+def pin_search_path(connection: Connection) -> None:
+    """Let nothing in another schema be taken for what PostgreSQL's own names mean, for the rest of the transaction."""
+    run(connection, "set local search_path = pg_catalog, pg_temp")
 
 
 def run(
@@ -79,21 +92,18 @@ def _driver(connection: Connection) -> psycopg.Connection[Any]:
 
 @contextmanager
 def typed_errors() -> Iterator[None]:
-    """Turn what PostgreSQL says into the error that dbscore has for it; leave the rest as it is."""
+    """Turn what PostgreSQL says into the error that dbscore has for it."""
     try:
         yield
     except DBAPIError as error:
         if not isinstance(error.orig, psycopg.Error):
             raise
-        raise _typed(error.orig) or error from error
+        raise _typed(error.orig) from error
     except psycopg.Error as error:
-        found = _typed(error)
-        if found is None:
-            raise
-        raise found from error
+        raise _typed(error) from error
 
 
-def _typed(error: psycopg.Error) -> Exception | None:
+def _typed(error: psycopg.Error) -> errors.DbscoreError:
     # PL/Python puts the exception's class in front of what dbscore says
     message = (error.diag.message_primary or str(error).strip()).removeprefix("plpy.Error: ")
     hint = error.diag.message_hint or ""
@@ -112,4 +122,7 @@ def _typed(error: psycopg.Error) -> Exception | None:
             f"the connection to the database failed: {message}",
             remedy="Check DBSCORE_URL or --url, and that the server runs; what was not committed is not there.",
         )
-    return None
+    return errors.ServerError(
+        f"PostgreSQL refused ({error.sqlstate}): {message}",
+        remedy="Try again: another transaction was in the way." if error.sqlstate in _PASSING else hint,
+    )

@@ -58,6 +58,8 @@ installation = Table(
     Column("models_schema", Text, nullable=False),
     Column("package_version", Text, nullable=False),
     Column("sql_sha256", Text, nullable=False),
+    # what the versions' functions were made by; NULL where they are still to be made
+    Column("functions_sha256", Text),
     Column("installed_by", Text, nullable=False, server_default=text("session_user")),
     Column("installed_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     CheckConstraint("installation_id = 1", name="single"),

@@ -2,13 +2,13 @@
 --
 -- Replayed  whole, on every install and upgrade: create or replace only, no tables, no data
 -- Runs as   a superuser; everything else in sql/ runs as the owner of the schema dbscore
--- Needs     the schemas dbscore and dbscore_engine; the owner of the first deploys, a superuser owns the second
+-- Needs     search_path = pg_catalog, pg_temp; the schemas dbscore and dbscore_engine; the owner of the first deploys, a superuser owns the second
 --
 -- Nothing here can be called by anybody but the owner, until `dbscore grant` gives a role one model's functions.
 --
 -- dbscore_engine.body(call)                   the text of a PL/Python function that runs `call` in the runtime
 -- dbscore_engine.create_functions(name, ...)  makes the functions of one version
--- dbscore_engine.pin(sha256)                  writes the model's file, where it is not there yet
+-- dbscore_engine.pin(sha256, session_cache)   writes the model's file, where it is not there yet
 -- dbscore_engine.forget(sha256)               removes it
 -- dbscore_engine.sessions()                   what this backend has loaded
 -- dbscore_engine.python()                     the versions of the server's Python and its packages
@@ -29,7 +29,8 @@ if "call" not in SD:
         module.plpy = plpy
         exec(compile(text.replace("\n\t", "\n"), "dbscore/runtime", "exec", dont_inherit=True), module.__dict__)
         for other in [key for key in GD if key.startswith("dbscore ")]:
-            del GD[other]
+            # functions of before the upgrade may still hold the old runtime, but not its models
+            GD.pop(other).SESSIONS.models.clear()
         GD[%1$L] = module
     runtime = GD[%1$L]
     SD["call"] = %3$s
@@ -107,7 +108,7 @@ begin
     -- immutable: its value is; so the planner evaluates it, in the leader, before parallel workers start
     execute format(
         'create or replace function dbscore_engine.%I() returns text language sql immutable security definer set search_path = pg_catalog, pg_temp as %L',
-        version_name || '_pin', format('select dbscore_engine.pin(%L)', sha256));
+        version_name || '_pin', format('select dbscore_engine.pin(%L, current_setting(''dbscore.session_cache'', true))', sha256));
     execute format('revoke all on function dbscore_engine.%I() from public', version_name || '_pin');
     execute format('alter function dbscore_engine.%I() owner to %s', version_name || '_pin', owner);
 end
@@ -120,20 +121,22 @@ declare
 begin
     for statement in
         select * from (values
-            ('pin(sha256 text) returns text language plpython3u immutable security definer set search_path = pg_catalog, pg_temp', 'pin(text)', 'lambda args: runtime.pin(*args)'),
-            ('forget(sha256 text) returns void language plpython3u volatile', 'forget(text)', 'lambda args: runtime.SESSIONS.forget(*args)'),
-            ('sessions() returns table (sha256 text, bytes bigint, calls bigint, load_seconds double precision, loaded_at timestamptz) language plpython3u volatile', 'sessions()', 'lambda args: runtime.sessions()')
-        ) as statements (head, name, call)
+            ('pin(sha256 text, session_cache text) returns text language plpython3u immutable security definer set search_path = pg_catalog, pg_temp', 'lambda args: runtime.pin(*args)'),
+            ('forget(sha256 text) returns void language plpython3u volatile strict', 'lambda args: runtime.SESSIONS.forget(*args)'),
+            ('sessions() returns table (sha256 text, bytes bigint, calls bigint, load_seconds double precision, loaded_at timestamptz) language plpython3u volatile', 'lambda args: runtime.sessions()')
+        ) as statements (head, call)
     loop
-        execute format('create or replace function dbscore_engine.%s as %L', statement.head, dbscore_engine.body(statement.call));
-        execute format('revoke all on function dbscore_engine.%s from public', statement.name);
-        execute format('grant execute on function dbscore_engine.%s to {{owner}} with grant option', statement.name);
+        execute pg_catalog.format('create or replace function dbscore_engine.%s as %L', statement.head, dbscore_engine.body(statement.call));
     end loop;
 end
 $do$;
 
+revoke all on function dbscore_engine.pin(text, text), dbscore_engine.forget(text), dbscore_engine.sessions() from public;
+grant execute on function dbscore_engine.forget(text) to {{owner}};
+grant execute on function dbscore_engine.sessions() to {{owner}} with grant option;
+
 -- it reads dbscore.artifact with the owner's rights, not with a superuser's
-alter function dbscore_engine.pin(text) owner to {{owner}};
+alter function dbscore_engine.pin(text, text) owner to {{owner}};
 
 create or replace function dbscore_engine.python() returns jsonb
 language plpython3u volatile
@@ -156,7 +159,7 @@ grant execute on function dbscore_engine.body(text), dbscore_engine.create_funct
 
 comment on function dbscore_engine.body(text) is 'The text of a PL/Python function that runs a call in the dbscore runtime, version {{version}}.';
 comment on function dbscore_engine.create_functions(text, text, jsonb) is 'Makes the PL/Python functions of one version.';
-comment on function dbscore_engine.pin(text) is 'Makes sure that the model''s file is in the data directory; returns its hash.';
+comment on function dbscore_engine.pin(text, text) is 'Makes sure that the model''s file is in the data directory; returns its hash.';
 comment on function dbscore_engine.forget(text) is 'Removes the model''s file and this backend''s session; both come back when needed.';
 comment on function dbscore_engine.sessions() is 'The models that this backend has loaded.';
 comment on function dbscore_engine.python() is 'The versions of the server''s Python, numpy and onnxruntime.';

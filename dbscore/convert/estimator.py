@@ -87,6 +87,7 @@ class _Attempt:
     onnx: bytes
     signature: Signature
     parity: Parity | None
+    changes: tuple[str, ...]
 
 
 class _UnconvertibleError(Exception):
@@ -125,7 +126,7 @@ def convert_estimator(estimator: Any, request: Request) -> Conversion:  # noqa: 
             precision=chosen.precision,
             opsets=opsets(chosen.model),
             libraries=_libraries(),
-            corrections=corrections(subject.seen, chosen.precision, subject.missing),
+            corrections=(*corrections(subject.seen, chosen.precision, subject.missing), *chosen.changes),
             notes=tuple(notes),
         ),
         parity=chosen.parity,
@@ -237,7 +238,7 @@ def _attempt(subject: _Subject, wanted: str, request: Request) -> _Attempt:
         precision=wanted,
     )
     try:
-        model, called = to_onnx(
+        model, called, changes = to_onnx(
             subject.estimator,
             _with_unused(subject, tensors, wanted),
             kept=[t.name for t in tensors],
@@ -271,7 +272,7 @@ def _attempt(subject: _Subject, wanted: str, request: Request) -> _Attempt:
             converted=answers_of(outputs, raw),
             tolerance=request.tolerance or (FLOAT64 if found == "float64" else FLOAT32),
         )
-    return _Attempt(precision=found, model=model, onnx=onnx, signature=signature, parity=parity)
+    return _Attempt(precision=found, model=model, onnx=onnx, signature=signature, parity=parity, changes=changes)
 
 
 def _run(onnx: bytes, given: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:

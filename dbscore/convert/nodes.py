@@ -96,6 +96,12 @@ class Nodes:
         """Cast to this precision."""
         return self.add("Cast", [value], to=self.type)
 
+    def logistic(self, value: str) -> str:
+        """Compute 1 / (1 + exp(-x)): ONNX Runtime's own Sigmoid is not exact for small probabilities."""
+        one = self.numbers([[1.0]])
+        power = self.add("Exp", [self.add("Neg", [value])])
+        return self.add("Div", [one, self.add("Add", [power, one])])
+
     def columns(self, matrix: str, indexes: Sequence[int]) -> str:
         """Take columns of a matrix."""
         return self.add("Gather", [matrix, self.integers(indexes)], axis=1)

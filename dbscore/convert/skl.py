@@ -12,6 +12,7 @@ from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
+from dbscore.convert.activations import exact_sigmoids
 from dbscore.convert.encoders import encoder_converters
 from dbscore.convert.graph import flatten_output, keep_outputs, strip_zipmap
 from dbscore.convert.kernels import kernel_converters
@@ -35,6 +36,7 @@ __all__ = ["corrections", "to_onnx"]
 _FROM_TEXT = (CountVectorizer, OneHotEncoder, OrdinalEncoder, TfidfVectorizer)
 # ONNX Runtime 1.20, the oldest supported, knows it
 OPSET = 21
+_SIGMOID = "Sigmoid: 1 / (1 + exp(-x)) instead, as ONNX Runtime's is not exact for small probabilities."
 
 
 def to_onnx(
@@ -45,7 +47,7 @@ def to_onnx(
     precision: str,
     missing: str,
     outputs: int,
-) -> tuple[ModelProto, dict[str, str]]:
+) -> tuple[ModelProto, dict[str, str], tuple[str, ...]]:
     """Convert a fitted estimator; whatever skl2onnx raises passes through.
 
     Args:
@@ -57,7 +59,8 @@ def to_onnx(
         outputs: How many of the graph's outputs are kept: 1, or 2 with the probabilities.
 
     Returns:
-        The graph, and what it calls each input: skl2onnx turns names into identifiers, and keeps them apart.
+        The graph; what it calls each input: skl2onnx turns names into identifiers, and keeps them apart; and a
+        sentence for each change made to the graph.
     """
     shapes: dict[type, Any] = {}
     converters: dict[type, Any] = {}
@@ -97,7 +100,8 @@ def to_onnx(
     if isinstance(_last(estimator), QuadraticDiscriminantAnalysis):
         # skl2onnx gives its labels the shape (1, rows)
         flatten_output(model, 0)
-    return model, called
+    said = (_SIGMOID,) if exact_sigmoids(model) else ()
+    return model, called, said
 
 
 def corrections(seen: Sequence[Visit], precision: str, missing: str) -> tuple[str, ...]:

@@ -124,10 +124,8 @@ def probabilities(nodes: Nodes, raw: str, *, n_classes: int) -> str:
     """Add the link of the log loss: a sigmoid of one column, right of its complement, else a softmax."""
     if n_classes > 2:  # noqa: PLR2004
         return nodes.add("Softmax", [raw], axis=1)
-    # ONNX Runtime's own Sigmoid is an approximation in float64 too: below -9 it is off by more than 1e-12
-    one = nodes.numbers([[1.0]])
-    positive = nodes.add("Div", [one, nodes.add("Add", [nodes.add("Exp", [nodes.add("Neg", [raw])]), one])])
-    return nodes.concat([nodes.add("Sub", [one, positive]), positive])
+    positive = nodes.logistic(raw)
+    return nodes.concat([nodes.add("Sub", [nodes.numbers([[1.0]]), positive]), positive])
 
 
 def label_of(nodes: Nodes, classes: Any, position: str) -> str:  # noqa: ANN401 - an array

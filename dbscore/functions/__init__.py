@@ -7,18 +7,28 @@ A version's function is `models.tip_v3`: it casts its arguments, adds the pin an
 
 from __future__ import annotations
 
-from dbscore.functions.forms import ENGINE_SCHEMA, SUFFIXES, FunctionSet, sql_call
+from dbscore.functions.forms import ENGINE_SCHEMA, MAX_ARGUMENTS, SUFFIXES, FunctionSet, refusal
 from dbscore.functions.grants import grant, grant_usage, grantees, refuse_unknown_role, revoke
-from dbscore.functions.publishing import create_alias, create_version, drop, engine_names, existing_names, forget
-from dbscore.functions.rows import RowType, missing_columns, row_type, row_type_of
+from dbscore.functions.publishing import (
+    create_alias,
+    create_version,
+    create_wrappers,
+    drop,
+    engine_names,
+    existing_names,
+    forget,
+)
+from dbscore.functions.rows import RowType, row_type, row_type_of, row_types_taken
 
 __all__ = [
     "ENGINE_SCHEMA",
+    "MAX_ARGUMENTS",
     "SUFFIXES",
     "FunctionSet",
     "RowType",
     "create_alias",
     "create_version",
+    "create_wrappers",
     "drop",
     "engine_names",
     "existing_names",
@@ -26,10 +36,10 @@ __all__ = [
     "grant",
     "grant_usage",
     "grantees",
-    "missing_columns",
+    "refusal",
     "refuse_unknown_role",
     "revoke",
     "row_type",
     "row_type_of",
-    "sql_call",
+    "row_types_taken",
 ]

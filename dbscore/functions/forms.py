@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from dbscore.errors import FeatureError, NameRefusedError
-from dbscore.functions.rows import missing_columns
-from dbscore.signature import IDENTIFIER_BYTES, Signature, SqlType
+from dbscore.signature import IDENTIFIER_BYTES, NullPolicy, Signature, SqlType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dbscore.functions.rows import RowType
 
-__all__ = ["ENGINE_SCHEMA", "SUFFIXES", "Form", "FunctionSet", "engine_call", "forms", "sql_call"]
+__all__ = ["ENGINE_SCHEMA", "SUFFIXES", "Form", "FunctionSet", "engine_call", "forms", "refusal", "wrapped"]
 
 ENGINE_SCHEMA = "dbscore_engine"
 MAX_ARGUMENTS = 100
@@ -39,6 +38,11 @@ _IMMUTABLE_CASTS = frozenset(
         "double precision[]",
     }
 )
+
+_TEXTS = frozenset({"text", "character varying", "character", "name"})
+# a fraction would be rounded by the cast to an integer feature; what is out of its range fails by itself
+_INTEGERS = frozenset({SqlType.SMALLINT, SqlType.INTEGER, SqlType.BIGINT})
+_WHOLE = frozenset({"smallint", "integer", "bigint", "boolean"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,45 +116,52 @@ def forms(signature: Signature, tables: Sequence[RowType]) -> Iterator[Form]:
         )
     if signature.is_numeric:
         yield Form("array", sql.SQL("features double precision[]"), "double precision[]", ("features",), 1, ())
-    for table in tables:
-        lacking = missing_columns(signature, table)
-        if lacking:
-            raise FeatureError(
-                f"{table.schema}.{table.name} has no column for the features {', '.join(lacking)}",
-                remedy="Add the columns, or name a view that has them.",
+    yield from (_row_form(signature, table) for table in tables)
+
+
+def _row_form(signature: Signature, table: RowType) -> Form:
+    misfit = refusal(signature, table)
+    if misfit is not None:
+        raise misfit
+    columns = [table.column_of(f.name, f.source) or "" for f in signature.features]
+    return Form(
+        kind="row",
+        declared=table.identifier,
+        types=table.identifier.as_string(),
+        names=(),
+        arity=1,
+        values=tuple(
+            sql.SQL("($1).{}::{}").format(sql.Identifier(c), sql.SQL(f.type))
+            for c, f in zip(columns, signature.features, strict=True)
+        ),
+        immutable=all(table.columns[c].split("(")[0] in _IMMUTABLE_CASTS for c in columns),
+    )
+
+
+def refusal(signature: Signature, table: RowType) -> FeatureError | None:
+    """Return why a function cannot take the rows of a table; None where it can."""
+    name = f"{table.schema}.{table.name}"
+    for feature in signature.features:
+        column = table.column_of(feature.name, feature.source)
+        if column is None:
+            return FeatureError(
+                f"{name} has no column for the feature {feature.name}",
+                remedy="Add the column, or name a view that has it.",
             )
-        columns = [table.column_of(f.name, f.source) or "" for f in features]
-        _refuse_wrong_types(signature, table, columns)
-        yield Form(
-            kind="row",
-            declared=table.identifier,
-            types=table.identifier.as_string(),
-            names=(),
-            arity=1,
-            values=tuple(
-                sql.SQL("($1).{}::{}").format(sql.Identifier(c), sql.SQL(f.type))
-                for c, f in zip(columns, features, strict=True)
-            ),
-            immutable=all(table.columns[c].split("(")[0] in _IMMUTABLE_CASTS for c in columns),
-        )
-
-
-def _refuse_wrong_types(signature: Signature, table: RowType, columns: list[str]) -> None:
-    for feature, column in zip(signature.features, columns, strict=True):
-        kind = table.columns[column]
+        kind = table.columns[column].split("(", maxsplit=1)[0]
         if feature.type is SqlType.TEXT:
             continue
         if kind.startswith(("date", "time", "interval")):
             remedy = f"Extract the number in SQL, in a view or a column: extract(epoch from {column})."
-        elif kind in ("text", "character varying", "character", "name"):
-            remedy = "Cast it in a view, and name that view."
+        elif kind in _TEXTS or (feature.type in _INTEGERS and kind not in _WHOLE):
+            remedy = "Cast it in a view and name that view, or fit the model on values of the column's type."
         else:
             continue
-        raise FeatureError(
-            f"column {column} of {table.schema}.{table.name} is of type {kind}, "
-            f"the feature {feature.name} of type {feature.type}",
+        return FeatureError(
+            f"column {column} of {name} is of type {kind}, the feature {feature.name} of type {feature.type}",
             remedy=remedy,
         )
+    return None
 
 
 def engine_call(name: str, suffix: str, signature: Signature, form: Form) -> sql.Composable:
@@ -165,11 +176,26 @@ def engine_call(name: str, suffix: str, signature: Signature, form: Form) -> sql
         texts = [v for f, v in zip(features, form.values, strict=True) if f.type is SqlType.TEXT]
         if texts:
             values.append(sql.SQL("array[{}]").format(sql.SQL(", ").join(texts)))
-    return sql.SQL("{}({}(), {})").format(
+    call = sql.SQL("{}({}(), {})").format(
         sql.Identifier(ENGINE_SCHEMA, name + suffix),
         sql.Identifier(ENGINE_SCHEMA, name + "_pin"),
         sql.SQL(", ").join(values),
     )
+    if form.kind == "row" and all(f.null_policy is NullPolicy.NAN for f in features):
+        # a row that an outer join did not find is no row of missing values
+        return sql.SQL("case when not ($1 is null) then {} end").format(call)
+    return call
+
+
+def wrapped(form: Form, call: sql.Composable) -> sql.Composable:
+    """Return the body of a function in front of a call.
+
+    A parsed body names what it calls for good, and PostgreSQL knows what depends on what. A body that takes a row is
+    a string: parsed, it would depend on the whole row type, and no column could be added with a default.
+    """
+    if form.kind == "row":
+        return sql.SQL("as {}").format(sql.Literal((sql.SQL("select ") + call).as_string()))
+    return sql.SQL("return {}").format(call)
 
 
 def _numbers(signature: Signature, form: Form) -> sql.Composable:
@@ -193,13 +219,3 @@ def _numbers(signature: Signature, form: Form) -> sql.Composable:
             scalars.append(sql.SQL("({})::double precision").format(number))
     close()
     return sql.SQL(" || ").join(pieces) if pieces else sql.SQL("array[]::double precision[]")
-
-
-def sql_call(functions: FunctionSet, suffix: str) -> sql.Composable:
-    """Return a call of a version's function on columns that are named as the features are."""
-    columns = [sql.Identifier(f.name) for f in functions.signature.features]
-    if len(columns) <= MAX_ARGUMENTS:
-        arguments = sql.SQL(", ").join(columns)
-        return sql.SQL("{}({})").format(sql.Identifier(functions.schema, functions.name + suffix), arguments)
-    form = Form("row", sql.SQL(""), "", (), 1, tuple(columns))
-    return engine_call(functions.name, suffix, functions.signature, form)

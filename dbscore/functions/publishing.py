@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from dbscore.database import run, scalar
-from dbscore.functions.forms import SUFFIXES, engine_call, forms
+from dbscore.functions.forms import SUFFIXES, engine_call, forms, wrapped
 from dbscore.signature import NullPolicy
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dbscore.functions.rows import RowType
     from dbscore.signature import Signature
 
-__all__ = ["create_alias", "create_version", "drop", "engine_names", "existing_names", "forget"]
+__all__ = ["create_alias", "create_version", "create_wrappers", "drop", "engine_names", "existing_names", "forget"]
 
 
 def create_version(
@@ -32,16 +32,20 @@ def create_version(
         NameRefusedError: A name would be too long.
         FeatureError: A table lacks a feature's column.
     """
-    functions.names()
-    signature = functions.signature
     run(
         connection,
         "select dbscore_engine.create_functions(%s, %s, %s::jsonb)",
-        [functions.name, sha256, json.dumps(signature.to_json())],
+        [functions.name, sha256, json.dumps(functions.signature.to_json())],
     )
+    create_wrappers(connection, functions, tables=tables, comment=comment)
+
+
+def create_wrappers(connection: Connection, functions: FunctionSet, *, tables: Sequence[RowType], comment: str) -> None:
+    """Create, or replace by the same, the SQL functions of a version, in front of PL/Python's."""
+    functions.names()
     for suffix, result in functions.results():
-        for form in forms(signature, tables):
-            call = engine_call(functions.name, suffix, signature, form)
+        for form in forms(functions.signature, tables):
+            call = engine_call(functions.name, suffix, functions.signature, form)
             volatility = "immutable" if form.immutable else "stable"
             _create(connection, functions, suffix, result, form, call, volatility, comment)
 
@@ -95,8 +99,8 @@ def _create(
     name = sql.Identifier(functions.schema, functions.name + suffix)
     run(
         connection,
-        sql.SQL("create or replace function {}({}) returns {} language sql {} parallel safe return {}").format(
-            name, form.declared, sql.SQL(result), sql.SQL(volatility), call
+        sql.SQL("create or replace function {}({}) returns {} language sql {} parallel safe {}").format(
+            name, form.declared, sql.SQL(result), sql.SQL(volatility), wrapped(form, call)
         ),
     )
     signature = sql.SQL("{}({})").format(name, sql.SQL(form.types))

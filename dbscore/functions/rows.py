@@ -11,11 +11,11 @@ from dbscore.database import run
 from dbscore.errors import FeatureError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
-    from dbscore.signature import Signature
-
-__all__ = ["RowType", "missing_columns", "row_type", "row_type_of"]
+__all__ = ["RowType", "row_type", "row_type_of", "row_types_taken"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def row_type(connection: Connection, table: str) -> RowType:
     found = run(
         connection,
         """select n.nspname, c.relname, c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace
-           where c.oid = to_regclass(%s) and c.relkind in ('r', 'v', 'm', 'f', 'p')""",
+           where c.oid = pg_catalog.to_regclass(%s::text) and c.relkind in ('r', 'v', 'm', 'f', 'p')""",
         [table],
     ).fetchone()
     if found is None:
@@ -72,10 +72,20 @@ def row_type(connection: Connection, table: str) -> RowType:
 def row_type_of(connection: Connection, schema: str, name: str) -> RowType | None:
     """Look a table or view up by its schema and name; None where it is gone."""
     quoted = sql.Identifier(schema, name).as_string()
-    there = run(connection, "select to_regclass(%s)", [quoted]).fetchone()
+    there = run(connection, "select pg_catalog.to_regclass(%s::text)", [quoted]).fetchone()
     return row_type(connection, quoted) if there and there[0] else None
 
 
-def missing_columns(signature: Signature, table: RowType) -> list[str]:
-    """Return the features that the table has no column for."""
-    return [f.name for f in signature.features if table.column_of(f.name, f.source) is None]
+def row_types_taken(connection: Connection, schema: str, names: Sequence[str]) -> list[RowType]:
+    """Return the tables and views whose rows functions of these names take."""
+    rows = run(
+        connection,
+        """select distinct n.nspname, c.relname
+           from pg_proc p join pg_type t on t.oid = p.proargtypes[0] join pg_class c on c.oid = t.typrelid
+           join pg_namespace n on n.oid = c.relnamespace
+           where p.pronargs = 1 and p.pronamespace = to_regnamespace(quote_ident(%s)) and p.proname = any (%s)
+           order by 1, 2""",
+        [schema, list(names)],
+    ).fetchall()
+    found = [row_type_of(connection, *row) for row in rows]
+    return [table for table in found if table is not None]

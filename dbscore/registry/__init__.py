@@ -11,7 +11,7 @@ from dbscore.registry.grants import grant, revoke
 from dbscore.registry.lookup import CHAMPION, artifact, find, history, models, versions
 from dbscore.registry.publishing import refresh
 from dbscore.registry.records import AliasMove, Model, Version
-from dbscore.registry.removal import drop, retire
+from dbscore.registry.removal import drop, forget_unused, retire
 
 __all__ = [
     "CHAMPION",
@@ -22,6 +22,7 @@ __all__ = [
     "deploy",
     "drop",
     "find",
+    "forget_unused",
     "grant",
     "history",
     "models",

@@ -13,7 +13,7 @@ from dbscore import schema, tables
 from dbscore.errors import ParityError, ServerError
 from dbscore.registry.aliases import promote
 from dbscore.registry.grants import grant_all, grantees
-from dbscore.registry.lookup import CHAMPION, find, model_id, versions
+from dbscore.registry.lookup import CHAMPION, find, lock_artifact, model_id, versions
 from dbscore.registry.naming import refuse_collision, refuse_name, version_functions
 from dbscore.registry.publishing import new_tables, publish_alias, publish_version, remember_tables
 from dbscore.registry.verification import verify
@@ -104,6 +104,7 @@ def _same(existing: Sequence[Version], conversion: Conversion) -> Version | None
 def _store(connection: Connection, name: str, conversion: Conversion, *, metrics: dict[str, float]) -> Version:
     """Insert the artifact, where it is not there yet, and the version."""
     sha256 = hashlib.sha256(conversion.onnx).hexdigest()
+    lock_artifact(connection, sha256)
     connection.execute(
         postgresql.insert(tables.artifact)
         .values(sha256=sha256, bytes=conversion.onnx, size=len(conversion.onnx))

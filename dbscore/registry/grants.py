@@ -39,6 +39,8 @@ def revoke(connection: Connection, name: str, role: str) -> None:
 
 def _change_grants(connection: Connection, name: str, role: str, *, give: bool) -> None:
     schema.become_owner(connection)
+    # two grants would write the same rows of the catalogue, whatever their models
+    schema.take_turns(connection)
     model_id(connection, name, lock=True)
     functions.refuse_unknown_role(connection, role)
     change = functions.grant if give else functions.revoke
@@ -55,11 +57,13 @@ def grant_all(connection: Connection, version: Version, roles: Sequence[str]) ->
 
 
 def grantees(connection: Connection, name: str) -> list[str]:
-    """Return the roles, the owner left out, that may score a model."""
-    found: set[str] = set()
-    for in_schema, names in _names(connection, versions(connection, name)):
-        found.update(functions.grantees(connection, in_schema, names))
-    return sorted(found)
+    """Return the roles, the owner left out, that may score every version of a model; who may score one only may not."""
+    found: set[str] | None = None
+    for version in versions(connection, name):
+        if version.status == "active":
+            roles = set(functions.grantees(connection, ENGINE_SCHEMA, [version_function(version) + "_pin"]))
+            found = roles if found is None else found & roles
+    return sorted(found or ())
 
 
 def _names(connection: Connection, of: Sequence[Version]) -> list[tuple[str, list[str]]]:

@@ -16,7 +16,7 @@ from dbscore.signature import Signature
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["CHAMPION", "REFERENCE", "artifact", "find", "history", "model_id", "models", "versions"]
+__all__ = ["CHAMPION", "REFERENCE", "artifact", "find", "history", "lock_artifact", "model_id", "models", "versions"]
 
 CHAMPION = "champion"
 REFERENCE = re.compile(r"(?P<model>[^@:]+)(?:@(?P<alias>[^@:]+)|:(?P<number>[0-9]{1,9}))?")
@@ -129,6 +129,11 @@ def artifact(connection: Connection, sha256: str) -> bytes:
     if found is None:
         raise NotFoundError(f"there is no artifact {sha256}")
     return bytes(found)
+
+
+def lock_artifact(connection: Connection, sha256: str) -> None:
+    """Wait for whoever else stores or drops the same bytes: they are shared by versions of any model."""
+    connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(sha256, 0))))
 
 
 def history(connection: Connection, name: str, *, alias: str | None = None) -> list[AliasMove]:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select, update
 
 from dbscore import functions, schema, tables
+from dbscore.registry.grants import grant_all, grantees
 from dbscore.registry.lookup import versions
-from dbscore.registry.naming import alias_functions, version_functions
+from dbscore.registry.naming import alias_functions, function_sets, version_functions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,21 +55,43 @@ def publish_version(connection: Connection, version: Version, *, row_types: Sequ
 
 
 def publish_alias(connection: Connection, version: Version, alias: str) -> None:
-    """Make an alias's functions call the version's, whatever they called before."""
+    """Make an alias's functions call the version's, whatever they called before.
+
+    The version's own are made anew first: a table may have been dropped and made again since.
+    """
     models_schema = schema.models_schema(connection)
+    row_types = _row_types(connection, version)
+    functions.create_wrappers(
+        connection,
+        version_functions(models_schema, version),
+        tables=row_types,
+        comment=_comment(version, f"{version.model} version {version.number}"),
+    )
     functions.create_alias(
         connection,
         alias_functions(models_schema, version, alias),
         target=version_functions(models_schema, version),
-        tables=_row_types(connection, version),
+        tables=row_types,
         comment=_comment(version, f"{version.model} ({alias}) is version {version.number}"),
     )
 
 
 def _row_types(connection: Connection, version: Version) -> list[RowType]:
-    """Return the model's tables that still are there and have a column for each of the version's features."""
-    found = [functions.row_type_of(connection, *table) for table in _known_tables(connection, version.model)]
-    return [t for t in found if t is not None and not functions.missing_columns(version.signature, t)]
+    """Return the model's tables whose rows the version's functions can take.
+
+    Those that were named at a deployment, where they still are there; and those that functions of the model take now,
+    whatever they are called since.
+    """
+    named = [functions.row_type_of(connection, *table) for table in _known_tables(connection, version.model)]
+    names = [n for v in versions(connection, version.model) for n in _names(connection, v)]
+    taken = functions.row_types_taken(connection, schema.models_schema(connection), names)
+    found = {(t.schema, t.name): t for t in [*named, *taken] if t is not None}
+    return [t for t in found.values() if functions.refusal(version.signature, t) is None]
+
+
+def _names(connection: Connection, version: Version) -> list[str]:
+    sets = function_sets(schema.models_schema(connection), version)
+    return [name for functions_of in sets for name in functions_of.names()]
 
 
 def _comment(version: Version, subject: str) -> str:
@@ -86,8 +109,10 @@ def refresh(connection: Connection) -> int:
     """Make the functions of every active version anew, as after an upgrade; return how many versions there are."""
     schema.become_owner(connection)
     active = [v for v in versions(connection) if v.status == "active"]
+    roles = {name: grantees(connection, name) for name in {v.model for v in active}}
     for version in active:
         publish_version(connection, version)
         for alias in version.aliases:
             publish_alias(connection, version, alias)
+        grant_all(connection, version, roles[version.model])
     return len(active)

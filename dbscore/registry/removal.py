@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, and_, delete, select, update
@@ -10,7 +11,7 @@ from dbscore import functions, schema, tables
 from dbscore.errors import InUseError, NotFoundError
 from dbscore.functions import ENGINE_SCHEMA
 from dbscore.registry.aliases import remove_alias
-from dbscore.registry.lookup import REFERENCE, find, model_id, versions
+from dbscore.registry.lookup import REFERENCE, find, lock_artifact, model_id, versions
 from dbscore.registry.naming import version_functions
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from dbscore.registry.records import Version
 
-__all__ = ["drop", "retire"]
+__all__ = ["drop", "forget_unused", "retire"]
 
 
 def retire(connection: Connection, reference: str) -> Version:
@@ -100,7 +101,18 @@ def _drop_functions(connection: Connection, version: Version) -> None:
 
 
 def _drop_artifact(connection: Connection, sha256: str) -> None:
+    lock_artifact(connection, sha256)
     used = connection.scalar(select(tables.version.c.version_id).where(tables.version.c.sha256 == sha256).limit(1))
     if used is None:
         connection.execute(delete(tables.artifact).where(tables.artifact.c.sha256 == sha256))
+        functions.forget(connection, sha256)
+
+
+def forget_unused(connection: Connection, content: bytes) -> None:
+    """Remove the server's copy of bytes that were not deployed in the end."""
+    schema.become_owner(connection)
+    sha256 = hashlib.sha256(content).hexdigest()
+    lock_artifact(connection, sha256)
+    stored = connection.scalar(select(tables.artifact.c.sha256).where(tables.artifact.c.sha256 == sha256))
+    if stored is None:
         functions.forget(connection, sha256)

@@ -29,6 +29,8 @@ def text() -> str:
         module = (files(__name__) / f"{name}.py").read_text(encoding="utf-8")
         parts.append(re.sub(r"^ *from (dbscore\.runtime|__future__).* import .*\n", "", module, flags=re.MULTILINE))
     whole = "\n\n".join(parts)
+    if not whole.isascii():
+        raise SchemaError("the runtime contains characters that are not ASCII, which not every database stores")
     for forbidden in _FORBIDDEN:
         if forbidden in whole:
             raise SchemaError(f"the runtime contains {forbidden!r}, which cannot be embedded")

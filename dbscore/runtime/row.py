@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 # how much of a value an error message repeats
 SHOWN = 200
 LISTED = 20
+# a boolean stands as 0 or 1 in an array of numbers
+RANGES = {
+    "boolean": (0, 1),
+    "smallint": (-(2**15), 2**15 - 1),
+    "integer": (-(2**31), 2**31 - 1),
+    "bigint": (-(2**63), 2**63 - 1),
+}
 
 
 class Row:
@@ -46,7 +53,7 @@ class Row:
                 if values[index] is None:
                     return False
         if self.has_arrays or not self._pack(model, values):
-            for feature, value, place in zip(self.features, values, model.places, strict=True):
+            for feature, value, place in zip(self.features, values, model.places):
                 self._write(feature, value, *place)
             return True
         for index in self.texts:
@@ -120,7 +127,7 @@ class Row:
             )
         known = feature["categories"]
         if known is not None and value not in feature["known"]:
-            listed = ", ".join(repr(c) for c in known[:LISTED]) + (", …" if len(known) > LISTED else "")
+            listed = ", ".join(repr(c) for c in known[:LISTED]) + (", ..." if len(known) > LISTED else "")
             self.refuse(
                 f"feature {feature['name']} has the category {value!r:.{SHOWN}}, unknown to the model",
                 f"Pass one of {listed}; or fit the encoder with handle_unknown='ignore' and deploy again.",
@@ -146,26 +153,37 @@ class Row:
     def from_array(self, numbers: list[Any], texts: list[Any] | None) -> list[Any]:
         """Return the values of a row given as one flat array of its numbers and one of its texts."""
         expected = sum(f["width"] for f in self.features if f["type"] != "text")
+        if len(texts or ()) != len(self.texts):
+            self.refuse(
+                f"the array of texts has {len(texts or ())} elements, the model takes {len(self.texts)}",
+                "Pass one text per text feature, in the order that the function's comment gives.",
+            )
         if len(numbers) != expected or any(isinstance(n, list) for n in numbers[:1]):
             self.refuse(
                 f"the array has {len(numbers)} elements, the model takes {expected} numbers",
                 "Pass one number per feature, in the order that the function's comment gives.",
             )
         if texts is None and expected == len(self.features):
-            return [self._typed_number(f, n) for f, n in zip(self.features, numbers, strict=True)]
+            return [self._typed_number(f, f["type"], n) for f, n in zip(self.features, numbers)]
         values, at, words = [], 0, iter(texts or ())
         for feature in self.features:
             if feature["type"] == "text":
                 values.append(next(words))
             else:
-                piece = [self._typed_number(feature, n) for n in numbers[at : at + feature["width"]]]
+                piece = [
+                    self._typed_number(feature, feature["type"].removesuffix("[]"), n)
+                    for n in numbers[at : at + feature["width"]]
+                ]
                 values.append(piece if feature["type"].endswith("[]") else piece[0])
                 at += feature["width"]
         return values
 
     def from_json(self, text: str) -> list[Any]:
         """Return the values of a row given as a JSON object, one value per feature by name; null is NULL."""
-        row = json.loads(text)
+        try:
+            row = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            self.refuse(f"the features cannot be read: {error}", "Pass shorter numbers, and an object of plain values.")
         names = [f["name"] for f in self.features]
         if not isinstance(row, dict):
             self.refuse(
@@ -178,33 +196,38 @@ class Row:
             self.refuse("; ".join(said), f"Pass exactly {', '.join(names)}; null is a missing value.")
         return [self._typed(f, row[f["name"]]) for f in self.features]
 
-    def _typed_number(self, feature: dict[str, Any], value: Any) -> Any:
-        """Return the number that the feature's SQL type would hold: a real has 24 bits."""
-        if value is None or feature["type"] not in ("real", "real[]"):
-            return value
-        try:
-            return struct.unpack("f", struct.pack("f", value))[0]
-        except OverflowError:
-            self.refuse(f"feature {feature['name']} is {value!r}, out of range for type real", "Pass a smaller number.")
-
     def _typed(self, feature: dict[str, Any], value: Any) -> Any:
         """Return a JSON value as the feature's SQL type would hold it, or refuse it."""
         kind = feature["type"]
-        if kind.endswith("[]"):
-            right = isinstance(value, list) and all(v is None or type(v) in (int, float) for v in value)
-        elif kind == "text":
-            right = isinstance(value, str)
-        elif kind == "boolean":
-            right = isinstance(value, bool)
-        elif kind in ("real", "double precision"):
-            right = type(value) in (int, float)
-        else:
-            right = type(value) is int
-        if value is not None and not right:
+        if value is None:
+            return None
+        if kind == "text" and isinstance(value, str):
+            return value
+        if kind == "boolean" and isinstance(value, bool):
+            return value
+        if kind.endswith("[]") and isinstance(value, list):
+            return [self._typed_number(feature, kind[:-2], number) for number in value]
+        if kind in ("text", "boolean") or kind.endswith("[]") or type(value) not in (int, float):
             self.refuse(
                 f"feature {feature['name']} is {json.dumps(value):.{SHOWN}}, not of type {kind}",
                 "Pass a JSON value of the feature's type: a number, true or false, a string, an array of numbers.",
             )
-        if kind.endswith("[]"):
-            return None if value is None else [self._typed_number(feature, v) for v in value]
-        return self._typed_number(feature, value)
+        return self._typed_number(feature, kind, value)
+
+    def _typed_number(self, feature: dict[str, Any], kind: str, value: Any) -> Any:
+        """Return the number as its SQL type would hold it, or refuse it: a real has 24 bits, an integer no fraction."""
+        if value is None or (kind == "double precision" and type(value) in (int, float)):
+            return value
+        try:
+            if kind == "real":
+                return struct.unpack("f", struct.pack("f", value))[0]
+            whole, (lowest, highest) = int(value), RANGES[kind]
+            if type(value) in (int, float) and whole == value and lowest <= whole <= highest:
+                return whole
+        except (OverflowError, ValueError, struct.error, TypeError):
+            # an infinity, NaN or a text is no integer, a double may be out of a real's range
+            pass
+        return self.refuse(
+            f"feature {feature['name']} is {value!r:.{SHOWN}}, which type {kind} does not hold",
+            "Pass a number in the range of the feature's type; a boolean is 0 or 1 in an array.",
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -17,15 +18,35 @@ if TYPE_CHECKING:
 
 # relative to the data directory, which is every backend's working directory
 DIRECTORY = "dbscore"
-# what a parallel worker may keep; the leader reads the setting dbscore.session_cache when it pins a model
+# what may stay loaded where the setting dbscore.session_cache says nothing, and in parallel workers
 CACHE_BYTES = 1 << 30
 # a bytea is read from its table in slices, so that a large model is never in memory three times
 SLICE_BYTES = 1 << 24
 
 
 def path_of(sha256: str) -> str:
-    """Return the file that holds a model, named by its content."""
+    """Return the file that holds a model, named by its content; refuse what is no hash, and so might be a path."""
+    if not re.fullmatch("[0-9a-f]{64}", sha256 or ""):
+        plpy.error(f"{sha256!r} is not a model's hash", hint="Pass 64 hexadecimal digits.", sqlstate="ML005")
     return os.path.join(DIRECTORY, sha256 + ".onnx")
+
+
+def sha256_of(path: str) -> str:
+    """Return the hash of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(SLICE_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def bytes_of(size: str) -> int:
+    """Return how many bytes a setting such as `512MB` means; what cannot be read is the default, with a warning."""
+    found = re.fullmatch(r" *([0-9]+) *(B|kB|MB|GB|TB)? *", size)
+    if found is None:
+        plpy.warning(f"dbscore.session_cache is {size!r}, which is no size; taking {CACHE_BYTES >> 20}MB")
+        return CACHE_BYTES
+    return int(found[1]) << {"B": 0, "kB": 10, "MB": 20, "GB": 30, "TB": 40}[found[2] or "B"]
 
 
 class Sessions:
@@ -35,12 +56,14 @@ class Sessions:
         models: By sha256.
         verified: Size, modification time and inode of the files this backend has compared with their hash.
         limit: How many bytes of models may stay loaded.
+        setting: What `dbscore.session_cache` said when that was read.
     """
 
     def __init__(self) -> None:
         self.models: OrderedDict[str, Model] = OrderedDict()
         self.verified: dict[str, tuple[int, int, int]] = {}
         self.limit = CACHE_BYTES
+        self.setting: str | None = None
 
     def get(self, sha256: str, signature: dict[str, Any]) -> Model:
         """Return the model of that hash, loading it if this backend does not have it."""
@@ -74,8 +97,8 @@ class Sessions:
             self.forget(sha256)
             plpy.error(
                 f"the server's copy of model {sha256} is missing or damaged",
-                hint="Run the query again: the copy is written anew from the table dbscore.artifact. If the model is"
-                " not there, restore the schema dbscore from a backup, or deploy the model again.",
+                hint="Run the query again, in a new connection if it was prepared: the copy is written anew from"
+                " dbscore.artifact. If the version was dropped, or dbscore is not restored yet, it is not there.",
                 sqlstate="ML005",
             )
         return content
@@ -91,27 +114,30 @@ class Sessions:
 SESSIONS = Sessions()
 
 
-def pin(sha256: str) -> str:
+def pin(sha256: str, session_cache: str | None) -> str:
     """Make sure that the model's file is there and is what its name says; return the hash.
 
-    The planner calls it, in the leader, where SQL may be run, before any parallel worker starts.
+    The planner calls it, in the leader, before any parallel worker starts. Where the file is there it runs no SQL, so
+    that a worker may call it too.
+
+    Args:
+        sha256: The model.
+        session_cache: The setting `dbscore.session_cache`: how many bytes of models may stay loaded.
     """
+    if session_cache != SESSIONS.setting:
+        SESSIONS.setting = session_cache
+        SESSIONS.limit = bytes_of(session_cache) if session_cache else CACHE_BYTES
     path = path_of(sha256)
     try:
         if SESSIONS.verified.get(sha256) == _identity(path):
             return sha256
-        with open(path, "rb") as file:
-            intact = hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        intact = sha256_of(path) == sha256
     except FileNotFoundError:
         intact = False
     if not intact and not _write(sha256, path):
         # a dump is being restored, and the table is not there yet: what needs the model now says so by itself
         return sha256
     SESSIONS.verified[sha256] = _identity(path)
-    size = plpy.execute("select pg_catalog.current_setting('dbscore.session_cache', true) as size")[0]["size"]
-    if size:
-        statement = f"select pg_catalog.pg_size_bytes({plpy.quote_literal(size)}) as bytes"
-        SESSIONS.limit = plpy.execute(statement)[0]["bytes"]
     return sha256
 
 
@@ -128,8 +154,11 @@ def _write(sha256: str, path: str) -> bool:
     digest = hashlib.sha256()
     partial = f"{path}.{os.getpid()}"
     try:
+        if os.path.lexists(partial):
+            # a backend of the same number was killed while it wrote
+            os.unlink(partial)
         os.makedirs(DIRECTORY, mode=0o700, exist_ok=True)
-        with open(partial, "wb") as file:
+        with open(partial, "xb") as file:
             for piece in _stored(sha256):
                 file.write(piece)
                 digest.update(piece)

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from dbscore.schema.installation import become_owner, install, models_schema, uninstall
+from dbscore.schema.installation import (
+    become_owner,
+    functions_are_current,
+    functions_were_made,
+    install,
+    install_for_owner,
+    models_schema,
+    refuse_superuser,
+    take_turns,
+    uninstall,
+)
 from dbscore.schema.source import ENGINE_SCHEMA, printed_sql
 from dbscore.schema.status import Status, python_problem, server_python, status
 
@@ -10,11 +20,16 @@ __all__ = [
     "ENGINE_SCHEMA",
     "Status",
     "become_owner",
+    "functions_are_current",
+    "functions_were_made",
     "install",
+    "install_for_owner",
     "models_schema",
     "printed_sql",
     "python_problem",
+    "refuse_superuser",
     "server_python",
     "status",
+    "take_turns",
     "uninstall",
 ]

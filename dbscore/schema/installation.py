@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from alembic import command
 from alembic.script import ScriptDirectory
 from psycopg import sql
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dbscore import runtime, tables
-from dbscore.database import run, scalar, script
-from dbscore.errors import InUseError, PrivilegeError, SchemaError
+from dbscore.database import pin_search_path, run, scalar, script
+from dbscore.errors import PrivilegeError, SchemaError
 from dbscore.schema.source import (
     ENGINE_SCHEMA,
     SUPERUSER_FILES,
@@ -27,7 +27,18 @@ from dbscore.schema.source import (
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["become_owner", "install", "installation_row", "models_schema", "uninstall"]
+__all__ = [
+    "become_owner",
+    "functions_are_current",
+    "functions_were_made",
+    "install",
+    "install_for_owner",
+    "installation_row",
+    "models_schema",
+    "refuse_superuser",
+    "take_turns",
+    "uninstall",
+]
 
 # any number will do, as long as every installer takes the same
 LOCK_KEY = 0x6462_7363_6F72_65
@@ -35,26 +46,23 @@ OLDEST_POSTGRESQL = 14
 PLPYTHON = "select exists (select from pg_available_extensions where name = 'plpython3u')"
 
 
-def install(connection: Connection, *, schema_for_models: str | None = None) -> bool:
+def install(connection: Connection, *, schema_for_models: str | None = None) -> None:
     """Create the schema, or bring it to this package's version; do nothing where it is there already.
 
-    Runs in the caller's transaction, and waits for another installation to end.
+    Runs in the caller's transaction, and waits for whoever else installs, or changes models, to end.
 
     Args:
         connection: As a superuser, or as a role for which a superuser has run `dbscore sql --part superuser`.
         schema_for_models: Where the generated functions go: `models`, or another name where that is taken.
 
-    Returns:
-        Whether the runtime changed, so that the versions' functions have to be made anew.
-
     Raises:
         SchemaError: The server is too old, the schema is newer than this package, or a schema's name is taken.
         PrivilegeError: A superuser must run something first; the remedy says what.
     """
-    major = int(scalar(connection, "show server_version_num")) // 10000
-    if major < OLDEST_POSTGRESQL:
-        raise SchemaError(f"the server is PostgreSQL {major}", remedy=f"dbscore needs {OLDEST_POSTGRESQL} or later.")
+    pin_search_path(connection)
+    _refuse_server(connection)
     run(connection, "select pg_advisory_xact_lock(%s)", [LOCK_KEY])
+    refuse_superuser(connection)
     before = installation_row(connection)
     _refuse_newer(connection, before)
     models = schema_for_models or (before.models_schema if before else "models")
@@ -68,22 +76,96 @@ def install(connection: Connection, *, schema_for_models: str | None = None) -> 
     if before is None:
         _refuse_taken(connection, models)
     owner = _create_schemas(connection, models, superuser=superuser, plpython=plpython)
-    there = _installed_runtime(connection)
+    row = {"models_schema": models, "package_version": package_version(), "sql_sha256": sql_sha256()}
+    current = before is not None and all(getattr(before, key) == value for key, value in row.items())
+    if plpython and _installed_runtime(connection) != runtime.sha256():
+        if not superuser:
+            raise _superuser_first(owner, models)
+        current = False
+    if current:
+        return
     if plpython and superuser:
         for name in SUPERUSER_FILES:
             script(connection, rendered(name, owner=owner, models=models))
-    elif plpython and there != runtime.sha256():
-        raise _superuser_first(owner, models)
     run(connection, sql.SQL("set local role {}").format(sql.Identifier(owner)))
     command.upgrade(alembic_config(connection), "head")
     for name in sql_files():
         if name not in SUPERUSER_FILES:
             script(connection, rendered(name, owner=owner, models=models))
-    row = {"models_schema": models, "package_version": package_version(), "sql_sha256": sql_sha256()}
-    if before is None or any(getattr(before, key) != value for key, value in row.items()):
-        statement = insert(tables.installation).values(**row)
-        connection.execute(statement.on_conflict_do_update(index_elements=["installation_id"], set_=row))
-    return plpython and there != runtime.sha256()
+    statement = insert(tables.installation).values(**row)
+    connection.execute(statement.on_conflict_do_update(index_elements=["installation_id"], set_=row))
+
+
+def functions_are_current(connection: Connection) -> bool:
+    """Return whether the versions' functions were made by what is installed now."""
+    found = installation_row(connection)
+    return found is not None and found.functions_sha256 == sql_sha256()
+
+
+def functions_were_made(connection: Connection) -> None:
+    """Record that the versions' functions were made by what is installed now."""
+    connection.execute(update(tables.installation).values(functions_sha256=sql_sha256()))
+
+
+def install_for_owner(connection: Connection) -> str | None:
+    """As a superuser, replay the part that only a superuser can, for a schema that another role owns.
+
+    Nothing that the owner could have altered is read: a superuser's query on it would run the owner's code.
+
+    Returns:
+        The owner, who has to run the rest; None where there is no such schema, or the current role is no superuser.
+    """
+    pin_search_path(connection)
+    owner = _weaker_owner(connection)
+    if owner is not None and scalar(connection, PLPYTHON):
+        run(connection, "select pg_advisory_xact_lock(%s)", [LOCK_KEY])
+        run(connection, sql.SQL("create schema if not exists {}").format(sql.Identifier(ENGINE_SCHEMA)))
+        for name in SUPERUSER_FILES:
+            script(connection, rendered(name, owner=owner, models="models"))
+    return owner
+
+
+def refuse_superuser(connection: Connection) -> None:
+    """Refuse to go on as a superuser in a schema that a role with fewer rights owns.
+
+    Such an owner may put triggers and views there, and they would run with the superuser's rights.
+
+    Raises:
+        PrivilegeError: It is so; the remedy names the owner.
+    """
+    owner = _weaker_owner(connection)
+    if owner is not None:
+        raise PrivilegeError(
+            f"the schema dbscore belongs to {owner!r}, who is no superuser, and the current role is one",
+            remedy=f"Connect as {owner}: as a superuser you would run whatever {owner} has put there.",
+        )
+
+
+def _weaker_owner(connection: Connection) -> str | None:
+    """Return the owner of the schema, where it is no superuser but the session's or the current role is."""
+    found = scalar(
+        connection,
+        """select o.rolname from pg_catalog.pg_namespace n join pg_catalog.pg_roles o on o.oid = n.nspowner
+           where n.nspname = 'dbscore' and not o.rolsuper and exists (
+               select from pg_catalog.pg_roles r where r.rolname in (current_user, session_user) and r.rolsuper)""",
+    )
+    return None if found is None else str(found)
+
+
+def _refuse_server(connection: Connection) -> None:
+    major = int(scalar(connection, "show server_version_num")) // 10000
+    if major < OLDEST_POSTGRESQL:
+        raise SchemaError(f"the server is PostgreSQL {major}", remedy=f"dbscore needs {OLDEST_POSTGRESQL} or later.")
+    encoding = scalar(connection, "show server_encoding")
+    if encoding != "UTF8":
+        raise SchemaError(
+            f"the database is encoded in {encoding}", remedy="Make it with encoding UTF8: models' texts are Unicode."
+        )
+
+
+def take_turns(connection: Connection) -> None:
+    """Wait for other transactions that write the same rows of PostgreSQL's catalogue."""
+    run(connection, "select pg_advisory_xact_lock(%s)", [LOCK_KEY + 1])
 
 
 def _superuser_first(owner: str, models: str) -> PrivilegeError:
@@ -141,10 +223,15 @@ def _create_schemas(connection: Connection, models: str, *, superuser: bool, plp
 def become_owner(connection: Connection) -> None:
     """Act as the owner of the schema for the rest of the transaction, so that all functions have one owner.
 
+    An installation waits for the transaction to end, and it for an installation.
+
     Raises:
         SchemaError: dbscore is not installed here.
         PrivilegeError: The current role is not a member of the owner.
     """
+    pin_search_path(connection)
+    refuse_superuser(connection)
+    run(connection, "select pg_advisory_xact_lock_shared(%s)", [LOCK_KEY])
     models_schema(connection)
     owner, member, me = run(
         connection,
@@ -205,47 +292,49 @@ def _installed_runtime(connection: Connection) -> str | None:
 def uninstall(connection: Connection, *, cascade: bool = False) -> None:
     """Drop the schemas, with every model in them.
 
+    Without `cascade`, what is ours is dropped piece by piece, so that PostgreSQL refuses where something else uses it.
+
     Raises:
-        InUseError: Something outside uses a function, such as a view or a generated column, and `cascade` is False.
+        InUseError: Something outside uses a function or a view, or something of others is in one of the schemas, and
+            `cascade` is False.
         SchemaError: dbscore is not installed here.
         PrivilegeError: The PL/Python part belongs to a superuser, and the current role is none.
     """
+    pin_search_path(connection)
+    refuse_superuser(connection)
+    run(connection, "select pg_advisory_xact_lock(%s)", [LOCK_KEY])
     models = models_schema(connection)
-    users = _users(connection, models)
-    if users and not cascade:
-        raise InUseError(f"still in use by {', '.join(users)}", remedy="Drop these first, or drop them with --cascade.")
-    for schema in (models, tables.SCHEMA, ENGINE_SCHEMA):
-        run(connection, sql.SQL("drop schema if exists {} cascade").format(sql.Identifier(schema)))
+    for (sha256,) in run(connection, "select sha256 from dbscore.artifact").fetchall():
+        if scalar(connection, "select to_regprocedure('dbscore_engine.forget(text)')") is not None:
+            run(connection, "select dbscore_engine.forget(%s)", [sha256])
+    if not cascade:
+        _drop_pieces(connection, models)
+    statement = sql.SQL("drop schema {} cascade" if cascade else "drop schema {} restrict")
+    for name in (models, tables.SCHEMA, ENGINE_SCHEMA):
+        # the engine's is a superuser's, who may drop it when the owner is gone
+        query = "select pg_has_role(nspowner, 'usage') from pg_namespace where nspname = %s"
+        if scalar(connection, query, [name]):
+            run(connection, statement.format(sql.Identifier(name)))
 
 
-def _users(connection: Connection, models: str) -> list[str]:
-    """Return what lies outside dbscore's schemas and depends on something in them."""
-    ours = [models, tables.SCHEMA, ENGINE_SCHEMA]
-    rows = run(
+def _drop_pieces(connection: Connection, models: str) -> None:
+    """Drop the functions, views and tables that are dbscore's, and nothing that depends on them."""
+    # what dbscore generated in the models' schema calls the engine, or another function there
+    ours = run(
         connection,
-        """with schemas as (
-               select oid from pg_namespace where nspname = any (%(ours)s)
-           ), ours as (
-               select 'pg_proc'::regclass as kind, oid from pg_proc where pronamespace in (table schemas)
-               union all
-               select 'pg_class'::regclass, oid from pg_class where relnamespace in (table schemas)
-           ), users as (
-               -- a view depends by its rule, a generated column by its expression
-               select coalesce(rule.ev_class::regclass, expression.adrelid::regclass)::text as relation,
-                      pg_describe_object(d.classid, d.objid, d.objsubid) as described,
-                      case when rule.oid is not null or expression.oid is not null then 'pg_class'::regclass
-                           else d.classid::regclass end as kind,
-                      coalesce(rule.ev_class, expression.adrelid, d.objid) as oid
-               from pg_depend d
-               join ours on ours.kind = d.refclassid and ours.oid = d.refobjid
-               left join pg_rewrite rule on d.classid = 'pg_rewrite'::regclass and rule.oid = d.objid
-               left join pg_attrdef expression on d.classid = 'pg_attrdef'::regclass and expression.oid = d.objid
-               where d.deptype in ('n', 'a')
-           )
-           select distinct coalesce(relation, described) from users
-           where (kind, oid) not in (select kind, oid from ours)
-             and kind in ('pg_proc'::regclass, 'pg_class'::regclass, 'pg_trigger'::regclass, 'pg_policy'::regclass)
-           order by 1""",
-        {"ours": ours},
+        """select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+           where pg_has_role(p.proowner, 'usage') and (n.nspname in ('dbscore', 'dbscore_engine')
+              or (n.nspname = %s and exists (
+                  select from dbscore.model m
+                  where p.proname = m.name or p.proname like replace(m.name, '_', '\\_') || '\\_%%')))""",
+        [models],
     ).fetchall()
-    return [str(name) for (name,) in rows]
+    if ours:
+        run(connection, f"drop function {', '.join(name for (name,) in ours)}")
+    views = run(connection, "select viewname from pg_views where schemaname = 'dbscore'").fetchall()
+    relations = [sql.Identifier(tables.SCHEMA, name) for (name,) in views]
+    if relations:
+        run(connection, sql.SQL("drop view {}").format(sql.SQL(", ").join(relations)))
+    names = [t.name for t in tables.metadata.sorted_tables] + ["alembic_version"]
+    relations = [sql.Identifier(tables.SCHEMA, name) for name in names]
+    run(connection, sql.SQL("drop table {}").format(sql.SQL(", ").join(relations)))

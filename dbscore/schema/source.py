@@ -46,7 +46,7 @@ def printed_sql(part: str = "all", *, owner: str | None = None, models: str = "m
         plpython: False leaves the PL/Python functions out, for servers that have none.
     """
     quoted = sql.Identifier(owner).as_string() if owner else "current_user"
-    pieces = []
+    pieces = ["set search_path = pg_catalog, pg_temp;"]
     if part in ("all", "superuser"):
         pieces += [
             f"create schema if not exists {sql.Identifier(schema).as_string()} authorization {quoted};"
@@ -66,13 +66,15 @@ def printed_sql(part: str = "all", *, owner: str | None = None, models: str = "m
         pieces += [rendered(n, owner=owner, models=models) for n in sql_files() if n not in SUPERUSER_FILES]
         pieces.append(
             sql.SQL(
-                "insert into dbscore.installation (models_schema, package_version, sql_sha256) values ({}, {}, {});"
+                "insert into dbscore.installation (models_schema, package_version, sql_sha256, functions_sha256)"
+                " values ({}, {}, {}, {});"
             )
-            .format(models, package_version(), sql_sha256())
+            .format(models, package_version(), sql_sha256(), sql_sha256())
             .as_string()
         )
         if owner:
             pieces.append("reset role;")
+    pieces.append("reset search_path;")
     return "\n\n".join(pieces) + "\n"
 
 

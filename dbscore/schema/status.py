@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from dbscore.database import run, scalar
+from dbscore.database import pin_search_path, run, scalar
 from dbscore.remedy import SERVER_PACKAGES, server_packages_remedy
 from dbscore.schema.installation import installation_row
 from dbscore.schema.source import package_version, sql_sha256
@@ -51,6 +51,7 @@ class Status:
 
 def status(connection: Connection) -> Status:
     """Say what is installed, what this server can compute, and what stands in the way."""
+    pin_search_path(connection)
     found = installation_row(connection)
     problems = []
     if found is None:
@@ -60,6 +61,8 @@ def status(connection: Connection) -> Status:
             f"the schema is of dbscore {found.package_version}, this package is {package_version()}, and their SQL "
             "differs: run `dbscore upgrade`"
         )
+    elif found.functions_sha256 != sql_sha256():
+        problems.append("the versions' functions were made by another dbscore: run `dbscore upgrade`")
     python = server_python(connection)
     problem = python_problem(connection, python)
     if problem:

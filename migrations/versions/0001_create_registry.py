@@ -17,6 +17,7 @@ def upgrade() -> None:
         sa.Column("models_schema", sa.Text, nullable=False),
         sa.Column("package_version", sa.Text, nullable=False),
         sa.Column("sql_sha256", sa.Text, nullable=False),
+        sa.Column("functions_sha256", sa.Text),
         sa.Column("installed_by", sa.Text, nullable=False, server_default=sa.text("session_user")),
         sa.Column("installed_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
         sa.PrimaryKeyConstraint("installation_id", name=op.f("installation_pkey")),

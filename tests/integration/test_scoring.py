@@ -459,3 +459,20 @@ def test_a_nan_answer_is_nan_and_not_an_error(client: Client, db: Connection) ->
     assert math.isnan(one(db, "select models.log(-1)"))
     assert one(db, "select models.log(1)") == 0
     assert one(db, """select dbscore.predict('log', '{"x": -1}')""")["prediction"] == "nan"
+
+
+def test_an_index_is_built_by_parallel_workers_and_a_setting_that_is_no_size_is_only_warned_of(
+    logistic: LogisticRegression, db: Connection, url: str
+) -> None:
+    db.execute(
+        "create table many as select i::float8 as x0, 1::float8 as x1, 1::real as x2 from generate_series(1, 3000) i"
+    )
+    db.execute("alter table many set (parallel_workers = 2)")
+    with psycopg.connect(url, autocommit=True) as fresh:
+        fresh.execute("set dbscore.session_cache = 'abc'")
+        fresh.execute(
+            "set max_parallel_maintenance_workers = 2; set maintenance_work_mem = '256MB'; set min_parallel_table_scan_size = 0"
+        )
+        fresh.execute("create index on many (models.tip_v1_score(x0, x1, x2))")
+        fresh.execute("create index concurrently on many (models.tip_v1_score(x0, x2, x2))")
+        assert one(fresh, "select count(*) from many where models.tip_v1_score(x0, x1, x2) >= 0") == 3000

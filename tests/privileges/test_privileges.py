@@ -66,7 +66,7 @@ def test_a_role_without_a_grant_can_neither_score_nor_look(
         "select dbscore.predict('tip', '{}')",
         "select * from dbscore.versions",
         "select * from dbscore.artifact",
-        "select dbscore_engine.pin('x')",
+        "select dbscore_engine.pin('x', null)",
         "select dbscore_engine.sessions()",
         "select dbscore_engine.create_functions('x_v1', 'x', '{}')",
     ):
@@ -95,7 +95,7 @@ def test_one_grant_lets_a_role_score_one_model_in_every_form(
         "select models.churn_v1(t) from t",
         "select dbscore_engine.churn_v1('x', 1, 2)",
         "select dbscore_engine.churn_v1_pin()",
-        "select dbscore_engine.pin('x')",
+        "select dbscore_engine.pin('x', null)",
         "select dbscore_engine.forget('x')",
         "select dbscore_engine.create_functions('x_v1', 'x', '{}')",
         "select dbscore_engine.body('1')",
@@ -210,3 +210,31 @@ def test_the_signature_of_a_version_cannot_become_code(db: Connection) -> None:
             "select dbscore_engine.create_functions('evil_v2', repeat('0', 64), %s)",
             [psycopg.types.json.Jsonb(signature)],
         )
+
+
+def test_neither_pin_nor_forget_takes_a_path(db: Connection) -> None:
+    for path in ("/etc/passwd", "../../etc/passwd", "", "x"):
+        for call in ("dbscore_engine.forget(%s)", "dbscore_engine.pin(%s, null)"):
+            with pytest.raises(psycopg.Error, match="is not a model's hash") as caught:
+                db.execute(f"select {call}", [path])
+            assert caught.value.sqlstate == "ML005"
+
+
+def test_a_role_that_was_let_score_one_version_by_hand_gets_no_others(
+    two_models: Client, db: Connection, role: Callable[[], str], as_role: Callable[[str], Connection]
+) -> None:
+    narrow = role()
+    model, frame = classifier(7)
+    two_models.deploy("tip", model, sample=frame)
+    db.execute(f"grant usage on schema models to {narrow}")
+    for function in (
+        "models.tip_v1(float8, float8)",
+        "dbscore_engine.tip_v1(text, float8, float8)",
+        "dbscore_engine.tip_v1_pin()",
+    ):
+        db.execute(f"grant execute on function {function} to {narrow}")
+    two_models.promote("tip:2")
+    connection = as_role(narrow)
+    assert connection.execute("select models.tip_v1(1, 2)").fetchone()
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute("select models.tip(1, 2)")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dbscore.errors import ServerError
 from dbscore import remedy
+from dbscore.errors import ServerError
 from dbscore.local import apt, installation, packages
 from dbscore.local.account import Account, make_directory
 from dbscore.local.control import _quoted
