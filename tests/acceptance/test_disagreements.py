@@ -50,7 +50,6 @@ def refused(db: Connection, statement: str, *parameters: Any) -> None:
     assert caught.value.sqlstate == "ML002"
 
 
-@disagreement("categories_of: `categories` are checked for texts, not for numbers", pytest.fail.Exception)
 @pytest.mark.parametrize(
     ("encoder", "model"),
     [
@@ -71,7 +70,6 @@ def test_a_number_that_an_encoder_does_not_know_is_refused(
     refused(db, "select models.m(99, 0.5)")
 
 
-@disagreement("forms(): values are cast with `::integer`, which rounds, for every table but the first", AssertionError)
 def test_a_second_table_with_fractions_in_an_integer_feature_is_not_rounded(client: Client, db: Connection) -> None:
     frame, _ = whole()
     model = LinearRegression().fit(frame[["k"]], frame["k"] * 2.0)
@@ -162,7 +160,6 @@ def test_an_exported_classifier_of_booleans_can_be_deployed_again(client: Client
     assert db.execute("select models.m(1), models.again(1)").fetchone() == (True, True)
 
 
-@disagreement("a body written with RETURN depends on the row type as a whole", psycopg.errors.FeatureNotSupported)
 @pytest.mark.parametrize(
     "change", ["add y int not null default 0", "add id bigserial", "alter x0 type numeric", "alter note type varchar"]
 )
@@ -173,12 +170,9 @@ def test_a_table_whose_rows_are_scored_can_be_altered(client: Client, db: Connec
     db.execute(f"alter table t {change}")
 
 
-@disagreement(
-    "_typed_number and _typed do not check an integer's range, nor the array form its fraction", pytest.fail.Exception
-)
 @pytest.mark.parametrize(
     "call",
-    ["dbscore.predict('m', '{\"k\": 70000, \"x\": 0}')", "models.m(array[70000, 0])", "models.m(array[1.5, 0])"],
+    ["dbscore.predict('m', '{\"k\": 3000000000, \"x\": 0}')", "models.m(array[3000000000, 0])", "models.m(array[1.5, 0])"],
 )
 def test_what_the_type_of_a_feature_cannot_hold_is_refused_in_json_and_arrays(
     client: Client, db: Connection, call: str
@@ -189,7 +183,6 @@ def test_what_the_type_of_a_feature_cannot_hold_is_refused_in_json_and_arrays(
     refused(db, f"select {call}")
 
 
-@disagreement("a smallint argument takes no integer literal", psycopg.errors.UndefinedFunction)
 def test_a_smallint_feature_takes_a_literal(client: Client, db: Connection) -> None:
     frame, labels = whole()
     frame = frame.astype({"k": "int16"})
@@ -197,7 +190,6 @@ def test_a_smallint_feature_takes_a_literal(client: Client, db: Connection) -> N
     assert db.execute("select models.m(k => 4, x => 0.5)").fetchone() == (1,)
 
 
-@disagreement("_sampled: `t::text` means the column t where there is one", AssertionError)
 def test_the_sample_of_a_table_with_a_column_t_is_spread(
     client: Client, db: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,7 +213,6 @@ def _keeping(seen: list[pd.DataFrame]) -> Any:
     return keep
 
 
-@disagreement("a NULL row is a row of NULLs, but a NULL array gives NULL", AssertionError)
 def test_a_row_that_an_outer_join_did_not_find_has_no_prediction(client: Client, db: Connection) -> None:
     frame = numbers()
     db.execute("create table found (x0 float8)")
