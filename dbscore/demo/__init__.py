@@ -145,4 +145,5 @@ def _farewell(function: str, model: str, table: str, url: str) -> str:
     lines = [
         f"  {statement:<{width}}  {'-- ' + said if said else ''}".rstrip() for statement, said in statements.items()
     ]
-    return "\n".join(["", "Try next, in psql:", "", f"  psql '{url}'", "", *lines])
+    shell = ["", "And in the shell:", "", f"  export DBSCORE_URL='{url}'", "  dbscore list; dbscore show " + model]
+    return "\n".join(["", "Try next, in psql:", "", f"  psql '{url}'", "", *lines, *shell])
