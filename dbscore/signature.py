@@ -89,7 +89,7 @@ class Feature:
         width: How many columns it takes; more than one for an array feature.
         accepts_infinity: Whether the native model takes +Infinity and -Infinity.
         largest: The largest magnitude that the native model takes (float32's, for trees); None where any will do.
-        categories: The only text values the native model takes; None where it takes any.
+        categories: The only values, texts or numbers, the native model takes; None where it takes any.
         missing: For text: the string that stands for a missing value in the ONNX input. None otherwise.
     """
 
@@ -102,7 +102,7 @@ class Feature:
     width: int = 1
     accepts_infinity: bool = False
     largest: float | None = None
-    categories: tuple[str, ...] | None = None
+    categories: tuple[bool | int | float | str, ...] | None = None
     missing: str | None = None
 
 

@@ -149,6 +149,9 @@ def _outputs(model: ModelProto, tried: dict[str, Any] | None) -> list[_Given]:
         shape: list[int | None] = list(dimensions(value) or [])
         if tried is not None:
             shape = list(np.shape(tried[value.name]))
+            # skl2onnx declares integer labels where its graph gives booleans
+            answered = np.asarray(tried[value.name]).dtype
+            dtype = answered.name if answered.kind in "bi" else dtype
             if not shape or shape[0] != PROBES:
                 raise ArtifactError(
                     f"output {value.name!r} has shape {tuple(shape)} for {PROBES} rows, not one answer per row",

@@ -29,13 +29,14 @@ __all__ = ["encoder_converters"]
 
 
 def encoder_converters(
-    missing: str, precision: str
+    missing: str, precision: str, passing: frozenset[int] = frozenset()
 ) -> tuple[dict[type, Callable[[Any], None]], dict[type, Callable[[Any, Any, Any], None]]]:
     """Return shape calculators and converters by estimator class, as convert_sklearn takes them.
 
     Args:
         missing: The string that stands for a missing text in the ONNX inputs.
         precision: `float64` or `float32`: what the converted numbers are.
+        passing: The ids of imputers of texts that take another missing value than the texts have.
     """
     number = DoubleTensorType if precision == "float64" else FloatTensorType
 
@@ -51,7 +52,7 @@ def encoder_converters(
         operator.outputs[0].type = (StringTensorType if text else number)([None, width])
 
     def impute(scope: Any, operator: Any, container: Any) -> None:  # noqa: ANN401
-        _impute(Nodes(scope, container, precision, missing), operator)
+        _impute(Nodes(scope, container, precision, missing), operator, passing)
 
     def encode(scope: Any, operator: Any, container: Any) -> None:  # noqa: ANN401
         _one_hot(Nodes(scope, container, precision, missing), operator)
@@ -61,7 +62,7 @@ def encoder_converters(
 
     def indicate(scope: Any, operator: Any, container: Any) -> None:  # noqa: ANN401
         nodes = Nodes(scope, container, precision, missing)
-        nodes.name(_flags(nodes, nodes.joined(operator.inputs), operator.raw_operator, operator), operator)
+        nodes.name(_flags(nodes, nodes.joined(operator.inputs), operator.raw_operator, operator, passing), operator)
 
     return (
         {
@@ -87,7 +88,7 @@ def _imputed_width(imputer: Any) -> int:  # noqa: ANN401
     return len(_kept(imputer)) + flags
 
 
-def _impute(nodes: Nodes, operator: Any) -> None:  # noqa: ANN401
+def _impute(nodes: Nodes, operator: Any, passing: frozenset[int]) -> None:  # noqa: ANN401
     imputer = operator.raw_operator
     matrix = nodes.joined(operator.inputs)
     text = _is_text(operator)
@@ -96,17 +97,22 @@ def _impute(nodes: Nodes, operator: Any) -> None:  # noqa: ANN401
         raise NotImplementedError("every column of this SimpleImputer was empty when it was fitted")
     values = [imputer.statistics_[i] for i in kept]
     columns = matrix if len(kept) == len(imputer.statistics_) else nodes.columns(matrix, kept)
+    if text and id(imputer) in passing and not imputer.add_indicator:
+        nodes.name(columns, operator)
+        return
     gaps = _gaps(nodes, columns, imputer.missing_values, text=text)
     fill = nodes.texts([values]) if text else nodes.numbers([[float(v) for v in values]])
     filled = nodes.add("Where", [gaps, fill, columns])
     if imputer.add_indicator:
         if text:
             raise NotImplementedError("SimpleImputer(add_indicator=True) on text mixes texts and numbers")
-        filled = nodes.concat([filled, _flags(nodes, matrix, imputer.indicator_, operator)])
+        filled = nodes.concat([filled, _flags(nodes, matrix, imputer.indicator_, operator, passing)])
     nodes.name(filled, operator)
 
 
-def _flags(nodes: Nodes, matrix: str, indicator: Any, operator: Any) -> str:  # noqa: ANN401
+def _flags(nodes: Nodes, matrix: str, indicator: Any, operator: Any, passing: frozenset[int]) -> str:  # noqa: ANN401
+    if _is_text(operator) and id(indicator) in passing:
+        raise NotImplementedError(f"{type(indicator).__name__} of NaN, where a missing text is None")
     gaps = _gaps(nodes, matrix, indicator.missing_values, text=_is_text(operator))
     return nodes.columns(nodes.cast(gaps), [int(i) for i in indicator.features_])
 

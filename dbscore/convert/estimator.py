@@ -23,6 +23,7 @@ from dbscore.convert.features import (
 from dbscore.convert.feeds import feeds, scorable
 from dbscore.convert.graph import opsets, precision
 from dbscore.convert.lineage import Visit, visits
+from dbscore.convert.markers import passing_imputers, with_markers
 from dbscore.convert.native import Answers, Native, qualified
 from dbscore.convert.nulls import Nulls, decide
 from dbscore.convert.outputs import answers_of, describe_outputs
@@ -157,6 +158,8 @@ def _examine(estimator: Any, request: Request) -> _Subject:  # noqa: ANN401 - an
     spans = spans_of(sample.columns)
     width = spans[-1].stop if spans else 0
     seen = visits(estimator, width, names if sample.form == "frame" else None)
+    sample = with_markers(sample, spans, seen)
+    columns = [sample.columns[i] for i in used]
     native = Native(estimator, sample, used)
     rows = sample.tuples(used)
     own = [spans[i] for i in used]
@@ -244,6 +247,7 @@ def _attempt(subject: _Subject, wanted: str, request: Request) -> _Attempt:
             kept=[t.name for t in tensors],
             precision=wanted,
             missing=subject.missing,
+            passing=passing_imputers(subject.sample, spans_of(subject.sample.columns), subject.seen),
             outputs=2 if subject.native.has_probabilities else 1,
         )
     except Exception as error:  # skl2onnx raises what it likes

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
@@ -80,18 +81,25 @@ def text_columns(seen: Sequence[Visit], width: int) -> list[bool]:
     return texts
 
 
-def categories_of(seen: Sequence[Visit], column: int) -> tuple[str, ...] | None:
-    """Return the only texts that a raw column may hold, as its encoders refuse any other; None where they take any."""
-    accepted: list[str] | None = None
+def categories_of(seen: Sequence[Visit], column: int) -> tuple[bool | int | float | str, ...] | None:
+    """Return the only values that a raw column may hold, as its encoders refuse any other; None where they take any.
+
+    What an imputer replaces is taken too. Behind a scaler the raw values are not known exactly, and any is taken.
+    """
+    accepted: list[Any] | None = None
+    replaced: list[Any] = []
     for visit in seen:
         step = visit.estimator
-        if not isinstance(step, OneHotEncoder | OrdinalEncoder) or step.handle_unknown != "error":
-            continue
         for i, origin in enumerate(visit.columns):
-            if origin is not None and origin.column == column:
-                known = [str(c) for c in step.categories_[i] if not is_gap(c)]
+            if origin is None or origin.column != column or (origin.scale, origin.offset) != (1.0, 0.0):
+                continue
+            if isinstance(step, SimpleImputer) and not is_gap(step.missing_values):
+                value = step.missing_values
+                replaced.append(value.item() if hasattr(value, "item") else value)
+            if isinstance(step, OneHotEncoder | OrdinalEncoder) and step.handle_unknown == "error":
+                known = [c for c in step.categories_[i].tolist() if not is_gap(c)]
                 accepted = known if accepted is None else [c for c in accepted if c in known]
-    return None if accepted is None else tuple(accepted)
+    return None if accepted is None else tuple(dict.fromkeys([*accepted, *replaced]))
 
 
 def choose_missing(columns: Sequence[Column], seen: Sequence[Visit]) -> str:
@@ -150,7 +158,7 @@ def build_features(
                 width=column.width,
                 accepts_infinity=null.accepts_infinity,
                 largest=_largest(column, null, precision),
-                categories=categories_of(seen, spans[index].start) if text else None,
+                categories=None if column.type.is_array else categories_of(seen, spans[index].start),
                 missing=missing if text and null.policy is NullPolicy.NAN else None,
             )
         )

@@ -59,14 +59,23 @@ def _texts(feature: Feature, values: list[Any]) -> np.ndarray[Any, Any]:
                 f"{feature.name} is {value!r}, the string that stands for a missing value",
                 remedy="Pass NULL if the value is missing.",
             )
-        if feature.categories is not None and value is not None and value not in feature.categories:
+    _check_categories(feature, values)
+    filled = [feature.missing if value is None else value for value in values]
+    shaped = [f if feature.type.is_array else [f] for f in filled]
+    return _matrix(feature, shaped, np.dtype(object))
+
+
+def _check_categories(feature: Feature, values: list[Any]) -> None:
+    if feature.categories is None:
+        return
+    known = frozenset(feature.categories)
+    for value in values:
+        # NaN, which equals nothing, is a missing value
+        if value is not None and value == value and value not in known:  # noqa: PLR0124
             raise FeatureError(
                 f"{feature.name} is {value!r}, which the model was not trained with",
                 remedy=f"It takes {', '.join(map(repr, feature.categories[:20]))}.",
             )
-    filled = [feature.missing if value is None else value for value in values]
-    shaped = [f if feature.type.is_array else [f] for f in filled]
-    return _matrix(feature, shaped, np.dtype(object))
 
 
 def _numbers(feature: Feature, values: list[Any], array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -80,6 +89,7 @@ def _numbers(feature: Feature, values: list[Any], array: np.ndarray[Any, Any]) -
     numbers = _matrix(feature, shaped, np.dtype(np.int64) if whole else np.dtype(np.float64))
     if feature.type in _FLOATS:
         _check_range(feature, numbers)
+    _check_categories(feature, values)
     # beyond float32's range a float64 becomes infinite, as in C
     with np.errstate(over="ignore"):
         return numbers.astype(array.dtype)

@@ -38,6 +38,8 @@ _ARRAYS = {
     "bool": SqlType.BOOLEAN_ARRAY,
     "string": SqlType.TEXT_ARRAY,
 }
+_DOUBLES = (SqlType.DOUBLE, SqlType.DOUBLE_ARRAY)
+_FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
 _NUMERIC = tuple(t for t in SqlType if t not in (SqlType.TEXT, SqlType.TEXT_ARRAY))
 
 
@@ -98,6 +100,8 @@ def convert_onnx(
             width=slot.width,
             # no native model to ask: what the graph computes of an infinity is the answer
             accepts_infinity=slot.dtype.startswith("float"),
+            # a larger double would become an infinity that nobody passed
+            largest=_FLOAT32_MAX if slot.dtype == "float32" and slot.type in _DOUBLES else None,
         )
         for slot, name, policy in zip(slots, names, policies, strict=True)
     )

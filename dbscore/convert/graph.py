@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "attributes",
+    "boolean_output",
     "constants",
     "dimensions",
     "dtype_of",
@@ -132,6 +133,19 @@ def flatten_output(model: ModelProto, index: int) -> None:
     graph.node.append(helper.make_node("Reshape", [inner, f"{value.name}_shape"], [value.name]))
     flat = helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, [None])
     value.CopyFrom(flat)
+
+
+def boolean_output(model: ModelProto, index: int) -> None:
+    """Make an output a boolean, and declare it so, whatever number it was."""
+    value = model.graph.output[index]
+    inner = f"{value.name}_number"
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                if name == value.name:
+                    names[i] = inner
+    model.graph.node.append(helper.make_node("Cast", [inner], [value.name], to=TensorProto.BOOL))
+    value.type.tensor_type.elem_type = TensorProto.BOOL
 
 
 def keep_outputs(model: ModelProto, names: Sequence[str], *, feeds: Collection[str] = ()) -> None:

@@ -118,7 +118,6 @@ class Native:
         self._estimator = estimator
         self._sample = sample
         self._used = {column: i for i, column in enumerate(used)}
-        self._base: tuple[Sequence[tuple[Any, ...]], dict[str, Any]] | None = None
         self.task = task_of(estimator)
         # with several targets there is a matrix per target, which no SQL type holds
         self.has_probabilities = (
@@ -130,23 +129,6 @@ class Native:
     def answer(self, rows: Sequence[tuple[Any, ...]]) -> Answers:
         """Return the estimator's answers; its own errors pass through, its warnings do not."""
         return self._answer(self._given(rows))
-
-    def answer_changed(self, rows: Sequence[tuple[Any, ...]], index: int, value: Any) -> Answers:  # noqa: ANN401
-        """Return the answers for the rows with one feature set to a value in all of them.
-
-        The columns of a frame are made once for the same rows: with hundreds of features they cost more than the
-        estimator does.
-        """
-        if self._sample.form != "frame":
-            return self.answer([(*row[:index], value, *row[index + 1 :]) for row in rows])
-        import pandas as pd
-
-        if self._base is None or self._base[0] is not rows:
-            self._base = (rows, self._series_by_name(rows))
-        position = next(column for column, i in self._used.items() if i == index)
-        column = self._sample.columns[position]
-        changed = {**self._base[1], column.source: _series(pd, column, [value] * len(rows))}
-        return self._answer(pd.DataFrame(changed, columns=list(changed)))
 
     def _answer(self, given: Any) -> Answers:  # noqa: ANN401 - a frame, a matrix or texts
         # one thread: the rows are few, and OpenMP's threads wait for each other on a busy machine
@@ -169,7 +151,14 @@ class Native:
             return _matrix(columns, values, self._sample.dtype)
         import pandas as pd
 
-        return pd.DataFrame(self._series_by_name(rows), columns=[c.source for c in columns])
+        names = [c.source for c in columns]
+        if all(
+            c.type in (SqlType.REAL, SqlType.DOUBLE) and isinstance(c.dtype, np.dtype) and c.dtype.kind == "f"
+            for c in columns
+        ):
+            # what `_series` makes of them, one by one: with thousands of features that costs more than the estimator
+            return pd.DataFrame(np.array(values, dtype=np.float64).reshape(len(columns), len(rows)).T, columns=names)
+        return pd.DataFrame(self._series_by_name(rows), columns=names)
 
     def _values(self, rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
         """Return the rows column by column, columns that are no features filled."""

@@ -311,8 +311,8 @@ def _infer(  # noqa: PLR0911 - one line per kind of dtype
         return (SqlType.DOUBLE if dtype.itemsize > 4 else SqlType.REAL), 1  # noqa: PLR2004 - bytes of a float
     if kind in "iu":
         # an integer literal is no smallint, and would find no function: the argument is an integer at least
-        kind = integer_type(dtype)
-        return (SqlType.INTEGER if kind is SqlType.SMALLINT else kind), 1
+        whole = integer_type(dtype)
+        return (SqlType.INTEGER if whole is SqlType.SMALLINT else whole), 1
     if kind in "US":
         return SqlType.TEXT, 1
     if kind == "c":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from onnx import TensorProto
 from skl2onnx import convert_sklearn
 from skl2onnx._parse import _parse_sklearn_simple_model
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
@@ -14,7 +15,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
 from dbscore.convert.activations import exact_sigmoids
 from dbscore.convert.encoders import encoder_converters
-from dbscore.convert.graph import flatten_output, keep_outputs, strip_zipmap
+from dbscore.convert.graph import boolean_output, flatten_output, keep_outputs, strip_zipmap
 from dbscore.convert.kernels import kernel_converters
 from dbscore.convert.linear import linear_converters
 from dbscore.convert.numeric import numeric_converters
@@ -47,6 +48,7 @@ def to_onnx(
     precision: str,
     missing: str,
     outputs: int,
+    passing: frozenset[int] = frozenset(),
 ) -> tuple[ModelProto, dict[str, str], tuple[str, ...]]:
     """Convert a fitted estimator; whatever skl2onnx raises passes through.
 
@@ -57,6 +59,7 @@ def to_onnx(
         precision: `float64` or `float32`, of the inputs.
         missing: What stands for a missing text.
         outputs: How many of the graph's outputs are kept: 1, or 2 with the probabilities.
+        passing: The ids of imputers of texts that take another missing value than the texts have.
 
     Returns:
         The graph; what it calls each input: skl2onnx turns names into identifiers, and keeps them apart; and a
@@ -64,7 +67,7 @@ def to_onnx(
     """
     shapes: dict[type, Any] = {}
     converters: dict[type, Any] = {}
-    for more_shapes, more_converters, _ in _own(precision, missing):
+    for more_shapes, more_converters, _ in _own(precision, missing, passing):
         shapes |= more_shapes
         converters |= more_converters
     rewritten = rewrite(estimator, [t.name for t in tensors])
@@ -100,6 +103,11 @@ def to_onnx(
     if isinstance(_last(estimator), QuadraticDiscriminantAnalysis):
         # skl2onnx gives its labels the shape (1, rows)
         flatten_output(model, 0)
+    kind = getattr(getattr(getattr(estimator, "classes_", None), "dtype", None), "kind", "")
+    # a selector knows its estimator's classes too, and gives numbers
+    if kind == "b" and model.graph.output[0].type.tensor_type.elem_type in (TensorProto.INT64, TensorProto.BOOL):
+        # ONNX labels are integers: read again, the graph would be a model of integers
+        boolean_output(model, 0)
     said = (_SIGMOID,) if exact_sigmoids(model) else ()
     return model, called, said
 
@@ -124,11 +132,13 @@ def _parser(number: type) -> Callable[..., list[Any]]:
     return parse
 
 
-def _own(precision: str, missing: str) -> list[tuple[dict[type, Any], dict[type, Any], str]]:
+def _own(
+    precision: str, missing: str, passing: frozenset[int] = frozenset()
+) -> list[tuple[dict[type, Any], dict[type, Any], str]]:
     """Dbscore's own converters, family by family: shape calculators, converters, and what they do."""
     computes = f"computes in {precision}"
     return [
-        (*encoder_converters(missing, precision), f"compares in {precision}; a missing text is {missing!r}"),
+        (*encoder_converters(missing, precision, passing), f"compares in {precision}; a missing text is {missing!r}"),
         (*numeric_converters(precision), computes),
         (*text_converters(precision), f"finds words of every script and {computes}"),
         (*linear_converters(precision), computes),

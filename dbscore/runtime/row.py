@@ -35,6 +35,7 @@ class Row:
         self.features = features
         self.required = [i for i, f in enumerate(features) if f["null_policy"] == "null"]
         self.texts = [i for i, f in enumerate(features) if f["type"] == "text"]
+        self.checked = [i for i, f in enumerate(features) if f["categories"] is not None and f["type"] != "text"]
         self.has_arrays = any(f["type"].endswith("[]") for f in features)
         for feature in features:
             if feature["categories"] is not None:
@@ -55,9 +56,14 @@ class Row:
         if self.has_arrays or not self._pack(model, values):
             for feature, value, place in zip(self.features, values, model.places):
                 self._write(feature, value, *place)
-            return True
-        for index in self.texts:
-            self._write(self.features[index], values[index], *model.places[index])
+        else:
+            for index in self.texts:
+                self._write(self.features[index], values[index], *model.places[index])
+        for index in self.checked:
+            value, feature = values[index], self.features[index]
+            # NaN, which equals nothing, has been looked at already
+            if value is not None and value == value and value not in feature["known"]:  # noqa: PLR0124
+                self._refuse_category(feature, value)
         return True
 
     def _pack(self, model: Model, values: Sequence[Any]) -> bool:
@@ -125,14 +131,17 @@ class Row:
                 f"feature {feature['name']} is {value!r}, the text that stands for a missing value in this model",
                 "Pass NULL for a missing value.",
             )
-        known = feature["categories"]
-        if known is not None and value not in feature["known"]:
-            listed = ", ".join(repr(c) for c in known[:LISTED]) + (", ..." if len(known) > LISTED else "")
-            self.refuse(
-                f"feature {feature['name']} has the category {value!r:.{SHOWN}}, unknown to the model",
-                f"Pass one of {listed}; or fit the encoder with handle_unknown='ignore' and deploy again.",
-            )
+        if feature["categories"] is not None and value not in feature["known"]:
+            self._refuse_category(feature, value)
         return value
+
+    def _refuse_category(self, feature: dict[str, Any], value: Any) -> None:
+        known = feature["categories"]
+        listed = ", ".join(repr(c) for c in known[:LISTED]) + (", ..." if len(known) > LISTED else "")
+        self.refuse(
+            f"feature {feature['name']} has the category {value!r:.{SHOWN}}, unknown to the model",
+            f"Pass one of {listed}; or fit the encoder with handle_unknown='ignore' and deploy again.",
+        )
 
     def _refuse_number(self, feature: dict[str, Any], value: Any) -> None:
         """Refuse a number that the native model refuses; the largest that it takes may be small, behind a scaler."""

@@ -31,6 +31,7 @@ def scorer(name: str, sha256: str, signature_json: str, form: str, result: str) 
     row = Row(name, signature["features"])
     outputs = {o["kind"]: o for o in signature["outputs"]}
     wanted = outputs["probabilities" if result in ("proba", "score") else "prediction"]
+    key = (sha256, signature_json)
     find, touch, get = SESSIONS.models.get, SESSIONS.models.move_to_end, SESSIONS.get
 
     def read(args: list[Any]) -> Sequence[Any]:
@@ -40,11 +41,11 @@ def scorer(name: str, sha256: str, signature_json: str, form: str, result: str) 
 
     def call(args: list[Any]) -> Any:
         values = args[1:] if form == "row" else read(args)
-        model = find(sha256)
+        model = find(key)
         if model is None:
-            model = get(sha256, signature)
+            model = get(key, signature)
         else:
-            touch(sha256)
+            touch(key)
         if not row.fill(model, values):
             return json.dumps(dict.fromkeys(outputs)) if result == "json" else None
         model.calls += 1

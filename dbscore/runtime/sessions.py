@@ -53,23 +53,29 @@ class Sessions:
     """The models that this backend has loaded, least recently used first.
 
     Attributes:
-        models: By sha256.
+        models: By hash and signature.
         verified: Size, modification time and inode of the files this backend has compared with their hash.
         limit: How many bytes of models may stay loaded.
         setting: What `dbscore.session_cache` said when that was read.
     """
 
     def __init__(self) -> None:
-        self.models: OrderedDict[str, Model] = OrderedDict()
+        self.models: OrderedDict[tuple[str, str], Model] = OrderedDict()
         self.verified: dict[str, tuple[int, int, int]] = {}
         self.limit = CACHE_BYTES
         self.setting: str | None = None
 
-    def get(self, sha256: str, signature: dict[str, Any]) -> Model:
-        """Return the model of that hash, loading it if this backend does not have it."""
-        if sha256 in self.models:
-            self.models.move_to_end(sha256)
-            return self.models[sha256]
+    def get(self, key: tuple[str, str], signature: dict[str, Any]) -> Model:
+        """Return the model, loading it if this backend does not have it.
+
+        Args:
+            key: Its hash, and its signature's text: the same bytes may be deployed with other types.
+            signature: What it takes and gives.
+        """
+        if key in self.models:
+            self.models.move_to_end(key)
+            return self.models[key]
+        sha256 = key[0]
         content = self._read(sha256)
         try:
             model = Model(content, signature)
@@ -82,7 +88,7 @@ class Sessions:
         total = model.bytes + sum(other.bytes for other in self.models.values())
         while self.models and total > self.limit:
             total -= self.models.popitem(last=False)[1].bytes
-        self.models[sha256] = model
+        self.models[key] = model
         return model
 
     def _read(self, sha256: str) -> bytes:
@@ -105,7 +111,8 @@ class Sessions:
 
     def forget(self, sha256: str) -> None:
         """Drop the session and the file; both come back when they are needed."""
-        self.models.pop(sha256, None)
+        for key in [key for key in self.models if key[0] == sha256]:
+            del self.models[key]
         self.verified.pop(sha256, None)
         if os.path.exists(path_of(sha256)):
             os.unlink(path_of(sha256))
@@ -203,6 +210,6 @@ def _stored(sha256: str) -> Iterator[bytes]:
 def sessions() -> list[tuple[str, int, int, float, str]]:
     """Return what this backend has loaded: sha256, bytes, calls, seconds to load, when (ISO 8601, UTC)."""
     return [
-        (sha, m.bytes, m.calls, m.seconds, time.strftime("%Y-%m-%dT%H:%M:%S+00", time.gmtime(m.loaded)))
-        for sha, m in SESSIONS.models.items()
+        (key[0], m.bytes, m.calls, m.seconds, time.strftime("%Y-%m-%dT%H:%M:%S+00", time.gmtime(m.loaded)))
+        for key, m in SESSIONS.models.items()
     ]

@@ -82,7 +82,6 @@ def test_a_second_table_with_fractions_in_an_integer_feature_is_not_rounded(clie
     assert db.execute("select models.m(t) from fractions t").fetchone() == pytest.approx((5.0,))
 
 
-@disagreement("nulls._HUGE: nothing above 1e300 is probed", pytest.fail.Exception)
 def test_a_number_that_overflows_in_the_scaler_is_refused(client: Client, db: Connection) -> None:
     frame = numbers() * 0.01
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(frame, frame["x0"] > 0)
@@ -92,7 +91,6 @@ def test_a_number_that_overflows_in_the_scaler_is_refused(client: Client, db: Co
     refused(db, "select models.m(%s::float8)", 1.7e308)
 
 
-@disagreement("nulls.decide: `largest` is probed for double precision only", pytest.fail.Exception)
 def test_a_real_that_overflows_float32_behind_a_scaler_is_refused(client: Client, db: Connection) -> None:
     frame = numbers() * 0.01
     model = make_pipeline(StandardScaler(), DecisionTreeClassifier(max_depth=3)).fit(frame, frame["x0"] > 0)
@@ -102,7 +100,6 @@ def test_a_real_that_overflows_float32_behind_a_scaler_is_refused(client: Client
     refused(db, "select models.m(%s::real)", 3e38)
 
 
-@disagreement("nulls._largest: bounds between float32's largest and 1e300 are not searched", psycopg.Error)
 def test_a_number_that_polynomials_take_is_scored(client: Client, db: Connection) -> None:
     frame = numbers()
     model = make_pipeline(PolynomialFeatures(2), LogisticRegression()).fit(frame, frame["x0"] > 0)
@@ -111,7 +108,6 @@ def test_a_number_that_polynomials_take_is_scored(client: Client, db: Connection
     assert db.execute("select models.m(%s::float8)", [1e100]).fetchone() == (expected,)
 
 
-@disagreement("FLOAT32_MAX: a double up to half a step above it rounds to it, and trees take it", psycopg.Error)
 def test_a_double_that_rounds_to_the_largest_float32_is_scored_by_a_tree(client: Client, db: Connection) -> None:
     frame = numbers()
     model = DecisionTreeClassifier(max_depth=3).fit(frame, frame["x0"] > 0)
@@ -133,17 +129,17 @@ def test_a_small_probability_is_as_exact_as_the_native_one(client: Client, db: C
         )
 
 
-@disagreement("_sampled makes NULL a NaN; this estimator was fitted with None, another category", AssertionError)
 def test_a_null_is_none_for_an_estimator_that_was_fitted_with_none(client: Client, db: Connection) -> None:
     plan = pd.Series([None if i % 7 == 0 else "abc"[i % 3] for i in range(400)], dtype=object)
     labels = (plan == "a") | (np.arange(400) % 5 == 0)
     frame = pd.DataFrame({"plan": plan})
     encoder = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
     model = make_pipeline(make_column_transformer((encoder, ["plan"])), LogisticRegression()).fit(frame, labels)
-    db.execute("create table plans (plan text)")
+    # a row of NULLs only, as an outer join has it, has no prediction: there is another column
+    db.execute("create table plans (id int, plan text)")
     with db.cursor().copy("copy plans from stdin") as copy:
-        for value in plan:
-            copy.write_row((value,))
+        for i, value in enumerate(plan):
+            copy.write_row((i, value))
     client.deploy("m", model, table="plans")
     # SimpleImputer(missing_values=nan) leaves None alone, so that the encoder has a category None
     expected = model.predict_proba(frame[:1])[0, 1]
@@ -152,7 +148,6 @@ def test_a_null_is_none_for_an_estimator_that_was_fitted_with_none(client: Clien
     )
 
 
-@disagreement("the converted graph declares an integer label and gives a boolean one", psycopg.Error)
 def test_an_exported_classifier_of_booleans_can_be_deployed_again(client: Client, db: Connection) -> None:
     frame = numbers()
     client.deploy("m", LogisticRegression().fit(frame, frame["x0"] > 0), sample=frame)
@@ -172,7 +167,11 @@ def test_a_table_whose_rows_are_scored_can_be_altered(client: Client, db: Connec
 
 @pytest.mark.parametrize(
     "call",
-    ["dbscore.predict('m', '{\"k\": 3000000000, \"x\": 0}')", "models.m(array[3000000000, 0])", "models.m(array[1.5, 0])"],
+    [
+        "dbscore.predict('m', '{\"k\": 3000000000, \"x\": 0}')",
+        "models.m(array[3000000000, 0])",
+        "models.m(array[1.5, 0])",
+    ],
 )
 def test_what_the_type_of_a_feature_cannot_hold_is_refused_in_json_and_arrays(
     client: Client, db: Connection, call: str
@@ -224,7 +223,6 @@ def test_a_row_that_an_outer_join_did_not_find_has_no_prediction(client: Client,
     assert db.execute(joined).fetchone() == (None,)
 
 
-@disagreement("nulls.decide: two calls per feature, each with a frame as wide as the table: quadratic", AssertionError)
 def test_calls_of_the_native_model_do_not_grow_with_the_number_of_features(monkeypatch: pytest.MonkeyPatch) -> None:
     from dbscore.convert import convert
 

@@ -476,3 +476,14 @@ def test_an_index_is_built_by_parallel_workers_and_a_setting_that_is_no_size_is_
         fresh.execute("create index on many (models.tip_v1_score(x0, x1, x2))")
         fresh.execute("create index concurrently on many (models.tip_v1_score(x0, x2, x2))")
         assert one(fresh, "select count(*) from many where models.tip_v1_score(x0, x1, x2) >= 0") == 3000
+
+
+def test_the_same_bytes_under_two_signatures_answer_each_in_its_own_way(client: Client, db: Connection) -> None:
+    frame = numbers()
+    content = client.export(
+        client.deploy("named", LogisticRegression().fit(frame, sign(frame)), sample=frame).reference
+    )
+    client.deploy("packed", content)
+    assert db.execute(
+        "select models.named(1, 2, 3), models.packed(array[1, 2, 3]::float8[]), models.named(null, 2, 3), models.packed(null)"
+    ).fetchone() == (1, 1, None, None)

@@ -1,6 +1,5 @@
 """How a sample's columns become features: names, SQL types, ONNX inputs, arrays."""
 
-
 from __future__ import annotations
 
 import datetime as dt
@@ -41,15 +40,15 @@ def agrees(model: Any, sample: Any, **options: Any) -> Conversion:
         (np.array([1.5, 2.0]), SqlType.DOUBLE),
         (np.array([1.5, 2.0], np.float32), SqlType.REAL),
         (np.array([1.5, 2.0], np.float16), SqlType.REAL),
-        (np.array([1, 2], np.int8), SqlType.SMALLINT),
-        (np.array([1, 2], np.uint8), SqlType.SMALLINT),
-        (np.array([1, 2], np.int16), SqlType.SMALLINT),
+        (np.array([1, 2], np.int8), SqlType.INTEGER),
+        (np.array([1, 2], np.uint8), SqlType.INTEGER),
+        (np.array([1, 2], np.int16), SqlType.INTEGER),
         (np.array([1, 2], np.uint16), SqlType.INTEGER),
         (np.array([1, 2], np.int32), SqlType.INTEGER),
         (np.array([1, 2], np.uint32), SqlType.BIGINT),
         (np.array([1, 2], np.int64), SqlType.BIGINT),
         (np.array([True, False]), SqlType.BOOLEAN),
-        (pd.array([1, None], dtype="Int16"), SqlType.SMALLINT),
+        (pd.array([1, None], dtype="Int16"), SqlType.INTEGER),
         (pd.array([1, None], dtype="Int64"), SqlType.BIGINT),
         (pd.array([1.5, None], dtype="Float32"), SqlType.REAL),
         (pd.array([True, None], dtype="boolean"), SqlType.BOOLEAN),

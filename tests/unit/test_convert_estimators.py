@@ -1,6 +1,5 @@
 """What scikit-learn has, converted and compared with itself row by row."""
 
-
 from __future__ import annotations
 
 import subprocess

@@ -1,6 +1,5 @@
 """ONNX models that others wrote: what they take and give, and which are refused."""
 
-
 from __future__ import annotations
 
 from typing import Any

@@ -1,6 +1,5 @@
 """The comparison itself, by hand: what counts as equal, what is shown, what is kept for the database."""
 
-
 from __future__ import annotations
 
 import math

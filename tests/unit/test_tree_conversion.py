@@ -1,6 +1,5 @@
 """Tree models in ONNX Runtime against scikit-learn itself, where trees are discontinuous above all."""
 
-
 from __future__ import annotations
 
 import warnings
