@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from alembic import command
 from alembic.script import ScriptDirectory
 from psycopg import sql
-from sqlalchemy import select, update
+from sqlalchemy import update
 from sqlalchemy.dialects.postgresql import insert
 
 from dbscore import runtime, tables
@@ -258,14 +259,20 @@ def models_schema(connection: Connection) -> str:
     return str(found.models_schema)
 
 
-def installation_row(connection: Connection) -> Any:  # noqa: ANN401 - SQLAlchemy types no row's columns
-    """Return the row of `dbscore.installation`, or None where dbscore is not installed."""
+def installation_row(connection: Connection) -> SimpleNamespace | None:
+    """Return the row of `dbscore.installation`, or None where dbscore is not installed.
+
+    A column that an older installation does not have yet is None.
+    """
     if scalar(connection, "select to_regclass('dbscore.installation')") is None:
         return None
-    return connection.execute(select(tables.installation)).one_or_none()
+    found = scalar(connection, "select to_jsonb(i) from dbscore.installation i")
+    return (
+        None if found is None else SimpleNamespace(**{c.name: found.get(c.name) for c in tables.installation.columns})
+    )
 
 
-def _refuse_newer(connection: Connection, installation: Any) -> None:  # noqa: ANN401 - a row
+def _refuse_newer(connection: Connection, installation: SimpleNamespace | None) -> None:
     if scalar(connection, "select to_regclass('dbscore.alembic_version')") is None:
         return
     revision = scalar(connection, "select version_num from dbscore.alembic_version")
