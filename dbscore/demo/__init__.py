@@ -63,13 +63,13 @@ def run_demo(
     # pandas and scikit-learn, which the command line must not load for its other commands
     from dbscore.demo.data import SCHEMA, bundled, from_file, load
     from dbscore.demo.models import estimators, score
-    from dbscore.demo.scenes import Scenes
+    from dbscore.demo.scenes import Scenes, quoted
 
     begin = time.perf_counter()
     chosen = bundled() if data is None else from_file(data, target)
     with Client(url) as client, psycopg.connect(url, autocommit=True) as connection:
         installed = client.install()
-        quoted = _quoted(connection, installed.models_schema or "models")
+        models = quoted(connection, installed.models_schema or "models")
         if any(m.name == chosen.name for m in client.models()):
             client.drop(chosen.name, with_aliases=True)
         connection.execute(sql.SQL("drop schema if exists {} cascade").format(sql.Identifier(SCHEMA)))
@@ -100,8 +100,8 @@ def run_demo(
                 f"{version.reference} is the {kind} model, {type(estimator[-1]).__name__}: {name} {value:.3f} on the "
                 f"rows left out; {wrong} of {len(chosen.features):,} rows differ between SQL and scikit-learn."
             )
-        Scenes(client, connection, data=chosen, table=table, models=quoted, say=say).play(versions)
-    say(_farewell(f"{quoted}.{chosen.name}", chosen.name, table, url))
+        Scenes(client, connection, data=chosen, table=table, models=models, say=say).play(versions)
+    say(_farewell(f"{models}.{chosen.name}", chosen.name, table, url))
     return DemoResult(
         rows_scored=len(chosen.features) * len(versions),
         seconds=round(time.perf_counter() - begin, 2),
@@ -109,11 +109,6 @@ def run_demo(
         metric=metric,
         parity_mismatches=mismatches,
     )
-
-
-def _quoted(connection: psycopg.Connection[Any], name: str) -> str:
-    row = connection.execute("select quote_ident(%s)", [name]).fetchone()
-    return str(row[0]) if row else name
 
 
 def _mismatches(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dbscore.demo.data import Data
     from dbscore.registry import Version
 
-__all__ = ["Scenes"]
+__all__ = ["Scenes", "quoted"]
 
 
 class Scenes:
@@ -50,11 +50,11 @@ class Scenes:
     def play(self, versions: Sequence[Version]) -> None:
         """Show predictions as columns, two versions side by side, JSON, a promotion and a rollback."""
         models, model, table = self.models, self.model, self.table
-        target = self._quoted(self.data.target_column)
+        target = quoted(self.connection, self.data.target_column)
         probability = ""
         if "auc" in versions[0].metrics:
             second = (versions[0].signature.classes or ("", ""))[1]
-            alias = self._quoted(f"p_{second}")
+            alias = quoted(self.connection, f"p_{second}")
             probability = f", round({models}.{model}_score(t)::numeric, 4) as {alias}"
         self.say("\nA prediction is a column:")
         self._show(
@@ -98,16 +98,18 @@ class Scenes:
             if number == 0:
                 self.say("  " + "  ".join("-" * w for w in widths))
 
-    def _quoted(self, name: str) -> str:
-        row = self.connection.execute("select quote_ident(%s)", [name]).fetchone()
-        return str(row[0]) if row else name
-
     def _no_features(self, version: Version) -> str:
         """Return the table's columns that are not the version's features, as a SQL array."""
         features = {f.name for f in version.signature.features}
         query = "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0 order by attnum"
         names = [name for (name,) in self.connection.execute(query, [self.table]) if name not in features]
         return f"array[{', '.join(map(_literal, names))}]"
+
+
+def quoted(connection: psycopg.Connection[Any], name: str) -> str:
+    """Return a name as SQL writes it, in quotes only where it needs them."""
+    row = connection.execute("select quote_ident(%s)", [name]).fetchone()
+    return str(row[0]) if row else name
 
 
 def _literal(text: str) -> str:

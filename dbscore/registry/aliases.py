@@ -12,7 +12,7 @@ from dbscore.errors import InUseError, NotFoundError
 from dbscore.registry.grants import grant_all, grantees
 from dbscore.registry.lookup import CHAMPION, find, history, model_id, versions
 from dbscore.registry.naming import alias_functions, refuse_alias, refuse_collision
-from dbscore.registry.publishing import publish_alias
+from dbscore.registry.publishing import publish_alias, republish_version
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -92,6 +92,7 @@ def _move(connection: Connection, name: str, number: int, *, alias: str, reason:
             model=name, alias=alias, action=action, from_number=before, to_number=number, reason=reason
         )
     )
+    republish_version(connection, version)
     publish_alias(connection, version, alias)
     moved = find(connection, version.reference)
     grant_all(connection, moved, roles)

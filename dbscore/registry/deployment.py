@@ -69,10 +69,11 @@ def deploy(
     _refuse_server(connection)
     _ensure_model(connection, name, description)
     existing = versions(connection, name)
-    version = _same(existing, conversion)
+    sha256 = hashlib.sha256(conversion.onnx).hexdigest()
+    version = _same(existing, conversion, sha256)
     if version is None:
         roles = grantees(connection, name)
-        version = _store(connection, name, conversion, metrics=dict(metrics or {}))
+        version = _store(connection, name, conversion, sha256=sha256, metrics=dict(metrics or {}))
         remember_tables(connection, name, row_types)
         refuse_collision(connection, name, existing, _functions(connection, version).names())
         publish_version(connection, version, row_types=row_types)
@@ -92,18 +93,18 @@ def deploy(
     return find(connection, version.reference)
 
 
-def _same(existing: Sequence[Version], conversion: Conversion) -> Version | None:
+def _same(existing: Sequence[Version], conversion: Conversion, sha256: str) -> Version | None:
     """Return the version that has these bytes and this signature already."""
-    sha256 = hashlib.sha256(conversion.onnx).hexdigest()
     for version in existing:
         if (version.sha256, version.signature, version.status) == (sha256, conversion.signature, "active"):
             return version
     return None
 
 
-def _store(connection: Connection, name: str, conversion: Conversion, *, metrics: dict[str, float]) -> Version:
+def _store(
+    connection: Connection, name: str, conversion: Conversion, *, sha256: str, metrics: dict[str, float]
+) -> Version:
     """Insert the artifact, where it is not there yet, and the version."""
-    sha256 = hashlib.sha256(conversion.onnx).hexdigest()
     lock_artifact(connection, sha256)
     connection.execute(
         postgresql.insert(tables.artifact)

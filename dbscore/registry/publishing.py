@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dbscore.functions import RowType
     from dbscore.registry.records import Version
 
-__all__ = ["new_tables", "publish_alias", "publish_version", "refresh", "remember_tables"]
+__all__ = ["new_tables", "publish_alias", "publish_version", "refresh", "remember_tables", "republish_version"]
 
 
 def new_tables(connection: Connection, name: str, row_types: Sequence[RowType]) -> list[list[str]]:
@@ -54,24 +54,24 @@ def publish_version(connection: Connection, version: Version, *, row_types: Sequ
     )
 
 
-def publish_alias(connection: Connection, version: Version, alias: str) -> None:
-    """Make an alias's functions call the version's, whatever they called before.
-
-    The version's own are made anew first: a table may have been dropped and made again since.
-    """
-    models_schema = schema.models_schema(connection)
-    row_types = _row_types(connection, version)
+def republish_version(connection: Connection, version: Version) -> None:
+    """Make a version's SQL functions anew: a table may have been dropped and made again since they were."""
     functions.create_wrappers(
         connection,
-        version_functions(models_schema, version),
-        tables=row_types,
+        version_functions(schema.models_schema(connection), version),
+        tables=_row_types(connection, version),
         comment=_comment(version, f"{version.model} version {version.number}"),
     )
+
+
+def publish_alias(connection: Connection, version: Version, alias: str) -> None:
+    """Make an alias's functions call the version's, whatever they called before."""
+    models_schema = schema.models_schema(connection)
     functions.create_alias(
         connection,
         alias_functions(models_schema, version, alias),
         target=version_functions(models_schema, version),
-        tables=row_types,
+        tables=_row_types(connection, version),
         comment=_comment(version, f"{version.model} ({alias}) is version {version.number}"),
     )
 
@@ -83,15 +83,11 @@ def _row_types(connection: Connection, version: Version) -> list[RowType]:
     whatever they are called since.
     """
     named = [functions.row_type_of(connection, *table) for table in _known_tables(connection, version.model)]
-    names = [n for v in versions(connection, version.model) for n in _names(connection, v)]
-    taken = functions.row_types_taken(connection, schema.models_schema(connection), names)
+    models_schema = schema.models_schema(connection)
+    sets = [s for v in versions(connection, version.model) for s in function_sets(models_schema, v)]
+    taken = functions.row_types_taken(connection, models_schema, [name for s in sets for name in s.names()])
     found = {(t.schema, t.name): t for t in [*named, *taken] if t is not None}
     return [t for t in found.values() if functions.refusal(version.signature, t) is None]
-
-
-def _names(connection: Connection, version: Version) -> list[str]:
-    sets = function_sets(schema.models_schema(connection), version)
-    return [name for functions_of in sets for name in functions_of.names()]
 
 
 def _comment(version: Version, subject: str) -> str:
