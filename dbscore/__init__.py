@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dbscore.client import Client
     from dbscore.errors import DbscoreError
+    from dbscore.jobs import JobOptions
     from dbscore.local import LocalServer
     from dbscore.settings import Settings
 
-__all__ = ["Client", "DbscoreError", "LocalServer", "Settings"]
+__all__ = ["Client", "DbscoreError", "JobOptions", "LocalServer", "Settings"]
 
 _HOMES = {
     "Client": "dbscore.client",
     "DbscoreError": "dbscore.errors",
+    "JobOptions": "dbscore.jobs",
     "LocalServer": "dbscore.local",
     "Settings": "dbscore.settings",
 }

@@ -8,14 +8,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from dbscore import functions, registry, schema
+from dbscore import functions, jobs, registry, schema
 from dbscore.database import connect, run, scalar, transaction
 from dbscore.errors import DbscoreError, FeatureError, PrivilegeError, ServerError
 from dbscore.settings import Settings
 from dbscore.signature import SqlType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     import numpy as np
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from dbscore.convert import Tolerance
     from dbscore.functions import RowType
+    from dbscore.jobs import Job, JobOptions, Progress
     from dbscore.registry import AliasMove, Model, Version
     from dbscore.schema import Status
 
@@ -33,7 +34,7 @@ SAMPLE_ROWS = 2_000
 
 
 class Client:
-    """One database with dbscore in it. Each method is one transaction: done, or not there.
+    """One database with dbscore in it. Each method is one transaction: done, or not there; but for jobs.
 
     Args:
         url: The database, as a libpq or SQLAlchemy URL; by default `DBSCORE_URL`.
@@ -310,6 +311,75 @@ class Client:
                     remedy="Pass numbers, booleans, texts and None; a missing value is None, not NaN.",
                 ) from error
             return dict(scalar(connection, "select dbscore.predict(%s, %s::jsonb)", [reference, row]))
+
+    # --- jobs ---
+
+    def score(
+        self,
+        reference: str,
+        options: JobOptions,
+        *,
+        on_created: Callable[[Job], None] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Job:
+        """Score a whole table in chunks, each one transaction, and return when it is done.
+
+        Whatever dies on the way, the chunks that are done stay so, and `resume` goes on. Ctrl-C cancels the job.
+
+        Args:
+            reference: The version, whatever is promoted meanwhile.
+            options: What is scored, and where the predictions go.
+            on_created: Called once, with the job, before it begins.
+            on_progress: Called at most five times a second.
+
+        Raises:
+            NotFoundError: There is no such version.
+            JobError: The job is refused, failed or cancelled; the message says why, the remedy how to go on.
+            ServerError: The server could not be reached for a minute.
+        """
+        with self._transaction() as connection:
+            job = jobs.create(connection, reference, options)
+        if on_created is not None:
+            on_created(job)
+        return jobs.run(self._engine, job, on_progress=on_progress)
+
+    def jobs(self) -> list[Job]:
+        """Return the role's jobs, oldest first; the owner of the schema sees all."""
+        with self._transaction() as connection:
+            return jobs.jobs(connection)
+
+    def job(self, job_id: int) -> Job:
+        """Return one job.
+
+        Raises:
+            NotFoundError: There is none of that number, or it is another role's.
+        """
+        with self._transaction() as connection:
+            return jobs.show(connection, job_id)
+
+    def resume(
+        self, job_id: int, *, workers: int | None = None, on_progress: Callable[[Progress], None] | None = None
+    ) -> Job:
+        """Score what a job has not scored yet, wherever it stopped; return and raise as `score` does."""
+        return jobs.run(self._engine, self.job(job_id), workers=workers, on_progress=on_progress)
+
+    def retry(
+        self, job_id: int, *, workers: int | None = None, on_progress: Callable[[Progress], None] | None = None
+    ) -> Job:
+        """Score the chunks that failed once more, and what is left; return and raise as `score` does."""
+        with self._transaction() as connection:
+            jobs.retry(connection, job_id)
+        return self.resume(job_id, workers=workers, on_progress=on_progress)
+
+    def cancel(self, job_id: int) -> Job:
+        """Stop a job, whoever works on it; it can be resumed.
+
+        Raises:
+            JobError: It is done already.
+        """
+        self.job(job_id)
+        jobs.cancel(self._engine, job_id)
+        return self.job(job_id)
 
 
 def _finite(name: str, value: float) -> float:

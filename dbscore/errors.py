@@ -10,6 +10,7 @@ __all__ = [
     "DbscoreError",
     "FeatureError",
     "InUseError",
+    "JobError",
     "NameRefusedError",
     "NotFoundError",
     "ParityError",
@@ -103,3 +104,9 @@ class UntrustedSourceError(DbscoreError):
     """Loading this file would execute code from it, and nobody said that it is trusted."""
 
     sqlstate = "ML011"
+
+
+class JobError(DbscoreError):
+    """A job cannot be made, went wrong, or was cancelled; the message says what is kept and how to go on."""
+
+    sqlstate = "ML012"

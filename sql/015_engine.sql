@@ -44,8 +44,9 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $function$
 -- Makes, for the version tip_v3: tip_v3(pin, features...), tip_v3(pin, numbers[, texts]), tip_v3_json(pin, features),
--- the same with _proba and _score where the model has them, and tip_v3_pin(). They are owned by the owner of the
--- schema dbscore. Whatever comes from the caller is checked or quoted: the body of a PL/Python function is code.
+-- the same with _proba and _score where the model has them, tip_v3_frame(pin, numbers, integers, texts) for many rows at
+-- once, and tip_v3_pin(). They are owned by the owner of the schema dbscore. Whatever comes from the caller is checked or
+-- quoted: the body of a PL/Python function is code.
 declare
     owner constant text := (select nspowner::regrole from pg_namespace where nspname = 'dbscore');
     allowed constant text[] := '{boolean,smallint,integer,bigint,real,double precision,text,real[],double precision[],bigint[],boolean[],text[]}';
@@ -104,6 +105,15 @@ begin
             execute format('alter function dbscore_engine.%I(text, %s) owner to %s', version_name || result.suffix, form.arguments, owner);
         end loop;
     end loop;
+
+    -- not parallel safe: between its slices it asks for cancels by SPI, which parallel plans before PostgreSQL 17 may not run
+    execute format(
+        'create or replace function dbscore_engine.%I(text, numbers bytea, integers bytea, texts text[], out predictions bytea,'
+        ' out probabilities bytea, out labels text[], out nulls bytea, out errors jsonb) language plpython3u volatile as %L',
+        version_name || '_frame',
+        dbscore_engine.body(format('runtime.frame_scorer(%s, %s, %s)', to_json(version_name), to_json(sha256), to_json(signature::text))));
+    execute format('revoke all on function dbscore_engine.%I(text, bytea, bytea, text[]) from public', version_name || '_frame');
+    execute format('alter function dbscore_engine.%I(text, bytea, bytea, text[]) owner to %s', version_name || '_frame', owner);
 
     -- immutable: its value is; so the planner evaluates it, in the leader, before parallel workers start
     execute format(

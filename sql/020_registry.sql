@@ -29,7 +29,8 @@ select
     v.sha256,
     (select a.size from dbscore.artifact a where a.sha256 = v.sha256) as bytes,
     v.created_by,
-    v.created_at
+    v.created_at,
+    v.signature
 from dbscore.version v
 join dbscore.model m using (model_id)
 where pg_has_role(current_user, (select nspowner from pg_namespace where nspname = 'dbscore'), 'member')

@@ -6,7 +6,7 @@
 
 revoke all on schema dbscore, {{models}} from public;
 revoke all on all tables in schema dbscore from public;
-revoke all on all functions in schema dbscore from public;
+revoke all on all routines in schema dbscore from public;
 revoke all on all functions in schema {{models}} from public;
 
 comment on schema dbscore is 'dbscore: the registry of models, and the fixed functions.';

@@ -1,7 +1,7 @@
 """The command line: `dbscore`.
 
-Data goes to stdout, progress and errors to stderr. Exit codes: 0 done, 1 refused or failed, 2 wrong usage,
-3 (`server status`) the server does not run.
+Data goes to stdout, progress and errors to stderr. Exit codes: 0 done, 1 refused, failed or cancelled, 2 wrong usage,
+3 done with rows set aside (`score`, `jobs resume`, `jobs retry`), or the server does not run (`server status`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from dbscore.cli import demo, models, schema, server
+from dbscore.cli import demo, jobs, models, schema, server
 from dbscore.errors import DbscoreError
 
 __all__ = ["app", "main"]
@@ -21,8 +21,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for part in (schema.commands, models.commands, demo.commands):
+for part in (schema.commands, models.commands, jobs.commands, demo.commands):
     app.registered_commands += part.registered_commands
+app.add_typer(jobs.app)
 app.add_typer(server.app)
 
 

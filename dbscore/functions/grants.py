@@ -15,6 +15,23 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+# what is the same for all models: the fixed routines, and those of the frame lane that no version has for itself
+SHARED_ROUTINES = """
+    select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = 'dbscore' or (n.nspname = 'dbscore_engine' and p.proname = any (%s))"""
+_ENGINE_ROUTINES = (
+    "bigints",
+    "booleans",
+    "doubles",
+    "frame",
+    "integers",
+    "null_double",
+    "null_real",
+    "reals",
+    "sessions",
+    "smallints",
+)
+
 __all__ = ["grant", "grant_usage", "grantees", "refuse_unknown_role", "revoke"]
 
 
@@ -29,17 +46,19 @@ def grant_usage(connection: Connection, schema: str, role: str) -> None:
     to = sql.Identifier(role)
     schemas = sql.SQL(", ").join(map(sql.Identifier, (schema, "dbscore", ENGINE_SCHEMA)))
     run(connection, sql.SQL("grant usage on schema {} to {}").format(schemas, to))
+    for (routine,) in run(connection, SHARED_ROUTINES, [list(_ENGINE_ROUTINES)]).fetchall():
+        # PostgreSQL itself quotes and qualifies the name
+        run(connection, sql.SQL("grant execute on routine {} to {}").format(sql.SQL(routine), to))
     run(
         connection,
         sql.SQL(
-            "grant execute on function dbscore.resolve(text), dbscore.predict(text, jsonb), dbscore.sessions(),"
-            " dbscore_engine.sessions() to {}"
+            "grant select on dbscore.models, dbscore.versions, dbscore.aliases, dbscore.jobs, dbscore.job_progress"
+            " to {}"
         ).format(to),
     )
-    run(
-        connection,
-        sql.SQL("grant select on dbscore.models, dbscore.versions, dbscore.aliases to {}").format(to),
-    )
+    # row level security leaves each role its own jobs
+    run(connection, sql.SQL("grant select, insert, update on dbscore.job to {}").format(to))
+    run(connection, sql.SQL("grant select, insert, update, delete on dbscore.chunk to {}").format(to))
 
 
 def grantees(connection: Connection, schema: str, names: Sequence[str]) -> list[str]:
@@ -57,12 +76,12 @@ def grantees(connection: Connection, schema: str, names: Sequence[str]) -> list[
 
 def grant(connection: Connection, schema: str, names: Sequence[str], roles: Sequence[str]) -> None:
     """Let the roles execute every function of these names."""
-    _change_grants(connection, "grant execute on function {} to {}", schema, names, roles)
+    _change_grants(connection, "grant execute on routine {} to {}", schema, names, roles)
 
 
 def revoke(connection: Connection, schema: str, names: Sequence[str], roles: Sequence[str]) -> None:
     """Take from the roles what `grant` gave."""
-    _change_grants(connection, "revoke execute on function {} from {}", schema, names, roles)
+    _change_grants(connection, "revoke execute on routine {} from {}", schema, names, roles)
 
 
 def _change_grants(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from dbscore.database import run, scalar
-from dbscore.functions.forms import SUFFIXES, engine_call, forms, wrapped
+from dbscore.functions.batches import BATCH_FORMS, BatchForm, version_body
+from dbscore.functions.forms import ENGINE_SCHEMA, SUFFIXES, engine_call, forms, wrapped
 from dbscore.signature import NullPolicy
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ def create_wrappers(connection: Connection, functions: FunctionSet, *, tables: S
             call = engine_call(functions.name, suffix, functions.signature, form)
             volatility = "immutable" if form.immutable else "stable"
             _create(connection, functions, suffix, result, form, call, volatility, comment)
+    polymorphic, *others = BATCH_FORMS
+    _create_batch(connection, functions, polymorphic, "plpgsql", version_body(functions, ENGINE_SCHEMA), comment)
+    for form_of_batch in others:
+        _create_batch(connection, functions, form_of_batch, "sql", _batch_call(functions, form_of_batch), comment)
 
 
 def create_alias(
@@ -72,6 +77,9 @@ def create_alias(
     for suffix, result in functions.results():
         for form in taken:
             keep[(functions.name + suffix, form.types)] = (result, form.names)
+    for batch in BATCH_FORMS:
+        named = (batch.result(functions.signature), batch.all_names(functions.signature))
+        keep[(functions.name + "_batch", batch.types)] = named
     for oid, name, arguments, result, argument_names in _existing(connection, functions):
         if keep.get((name, arguments)) != (result, argument_names):
             _drop(connection, oid)
@@ -84,6 +92,8 @@ def create_alias(
                 sql.Identifier(functions.schema, target.name + suffix), passed
             )
             _create(connection, functions, suffix, result, form, call, "stable", comment)
+    for batch in BATCH_FORMS:
+        _create_batch(connection, functions, batch, "sql", _batch_call(target, batch), comment)
 
 
 def _create(
@@ -111,6 +121,39 @@ def _create(
             signature, sql.Literal(comment + _about(suffix, functions.signature))
         ),
     )
+
+
+def _batch_call(target: FunctionSet, form: BatchForm) -> sql.Composable:
+    """Return the body of a function that passes its arguments on to a version's polymorphic batch function."""
+    name = sql.Identifier(target.schema, target.name + "_batch")
+    return sql.SQL("select * from {}({})").format(name, sql.SQL(form.passed))
+
+
+def _create_batch(
+    connection: Connection,
+    functions: FunctionSet,
+    form: BatchForm,
+    language: str,
+    body: sql.Composable,
+    comment: str,
+) -> None:
+    """Create, or replace by the same, a function that scores the rows of a query."""
+    name = sql.Identifier(functions.schema, functions.name + "_batch")
+    run(
+        connection,
+        sql.SQL("create or replace function {}({}) returns {} language {} volatile rows 100000 as {}").format(
+            name,
+            sql.SQL(form.declared),
+            sql.SQL(form.result(functions.signature)),
+            sql.SQL(language),
+            sql.Literal(body.as_string()),
+        ),
+    )
+    signature = sql.SQL("{}({})").format(name, sql.SQL(form.types))
+    run(connection, sql.SQL("revoke all on function {} from public").format(signature))
+    kind = "the type of key_type" if form.key == "anyelement" else f"type {form.key}"
+    about = f" Scores the rows of a query; row_key is its column that key names, of {kind}."
+    run(connection, sql.SQL("comment on function {} is {}").format(signature, sql.Literal(comment + about)))
 
 
 def _about(suffix: str, signature: Signature) -> str:
@@ -148,7 +191,7 @@ def _existing(connection: Connection, functions: FunctionSet) -> list[tuple[int,
 
 def engine_names(name: str) -> list[str]:
     """Return the names that a version's PL/Python functions may have."""
-    return [name + suffix for suffix in ("", "_proba", "_score", "_json", "_pin")]
+    return [name + suffix for suffix in ("", "_proba", "_score", "_json", "_frame", "_pin")]
 
 
 def existing_names(connection: Connection, schema: str) -> set[str]:

@@ -111,4 +111,6 @@ def refresh(connection: Connection) -> int:
         for alias in version.aliases:
             publish_alias(connection, version, alias)
         grant_all(connection, version, roles[version.model])
+    for role in sorted({role for found in roles.values() for role in found}):
+        functions.grant_usage(connection, schema.models_schema(connection), role)
     return len(active)

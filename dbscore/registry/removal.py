@@ -84,6 +84,17 @@ def _free(connection: Connection, reference: str, what: str) -> Version:
             f"{', '.join(version.aliases)} stand{'s' * (len(version.aliases) == 1)} for it",
             remedy=f"Promote another version first, or remove the alias: dbscore unalias {name}@{version.aliases[0]}.",
         )
+    job = tables.job
+    running = connection.scalar(
+        select(job.c.job_id)
+        .where(job.c.model == name, job.c.version == version.number, job.c.status.in_(("planned", "running")))
+        .limit(1)
+    )
+    if running is not None:
+        raise InUseError(
+            f"{version.reference} cannot be {what}: job {running} scores with it",
+            remedy=f"Let it end, or cancel it: dbscore jobs cancel {running}.",
+        )
     return version
 
 

@@ -6,12 +6,10 @@ import json
 import math
 import struct
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import plpy
 
     from dbscore.runtime.model import Model
 
@@ -25,6 +23,15 @@ RANGES = {
     "integer": (-(2**31), 2**31 - 1),
     "bigint": (-(2**63), 2**63 - 1),
 }
+
+
+class Refusal(Exception):  # noqa: N818 - it is one, of one row
+    """A row that the model cannot take: what is wrong with it, and what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
 
 
 class Row:
@@ -43,9 +50,13 @@ class Row:
         bounds = [f["largest"] for f in features if f["largest"] is not None]
         self.largest = min(bounds) if bounds else None
 
-    def refuse(self, message: str, hint: str) -> None:
-        """Raise ML002 for a value that the model cannot take."""
-        plpy.error(f"{self.name}: {message}", hint=hint, sqlstate="ML002")
+    def refusal(self, message: str, hint: str) -> Refusal:
+        """Return the refusal of a value that the model cannot take."""
+        return Refusal(f"{self.name}: {message}", hint)
+
+    def refuse(self, message: str, hint: str) -> NoReturn:
+        """Raise it."""
+        raise self.refusal(message, hint)
 
     def fill(self, model: Model, values: Sequence[Any]) -> bool:
         """Write the values, in the order of the features; return False where a NULL makes the prediction NULL."""
@@ -236,7 +247,7 @@ class Row:
         except (OverflowError, ValueError, struct.error, TypeError):
             # an infinity, NaN or a text is no integer, a double may be out of a real's range
             pass
-        return self.refuse(
+        raise self.refusal(
             f"feature {feature['name']} is {value!r:.{SHOWN}}, which type {kind} does not hold",
             "Pass a number in the range of the feature's type; a boolean is 0 or 1 in an array.",
         )

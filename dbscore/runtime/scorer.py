@@ -6,11 +6,13 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from dbscore.runtime.row import SHOWN, Row
+from dbscore.runtime.row import SHOWN, Refusal, Row
 from dbscore.runtime.sessions import SESSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    import plpy
 
     from dbscore.runtime.model import Model
 
@@ -40,14 +42,17 @@ def scorer(name: str, sha256: str, signature_json: str, form: str, result: str) 
         return row.from_array(args[1], args[2] if len(args) > 2 else None)  # noqa: PLR2004
 
     def call(args: list[Any]) -> Any:
-        values = args[1:] if form == "row" else read(args)
         model = find(key)
         if model is None:
             model = get(key, signature)
         else:
             touch(key)
-        if not row.fill(model, values):
-            return json.dumps(dict.fromkeys(outputs)) if result == "json" else None
+        try:
+            values = args[1:] if form == "row" else read(args)
+            if not row.fill(model, values):
+                return json.dumps(dict.fromkeys(outputs)) if result == "json" else None
+        except Refusal as refusal:
+            plpy.error(refusal.message, hint=refusal.hint, sqlstate="ML002")
         model.calls += 1
         try:
             answer = model.runner(wanted)()
@@ -55,9 +60,10 @@ def scorer(name: str, sha256: str, signature_json: str, form: str, result: str) 
                 return answer[1]
             return _as_json(model, signature, outputs, answer) if result == "json" else answer
         except Exception as error:  # noqa: BLE001 - whatever ONNX Runtime says of this row
-            row.refuse(
-                f"ONNX Runtime cannot score the row {list(values)!r:.{SHOWN}}: {error}",
-                "Correct the row's values.",
+            plpy.error(
+                f"{name}: ONNX Runtime cannot score the row {list(values)!r:.{SHOWN}}: {error}",
+                hint="Correct the row's values.",
+                sqlstate="ML002",
             )
 
     return call

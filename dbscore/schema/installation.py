@@ -326,6 +326,11 @@ def uninstall(connection: Connection, *, cascade: bool = False) -> None:
 
 def _drop_pieces(connection: Connection, models: str) -> None:
     """Drop the functions, views and tables that are dbscore's, and nothing that depends on them."""
+    views = run(connection, "select viewname from pg_views where schemaname = 'dbscore'").fetchall()
+    relations = [sql.Identifier(tables.SCHEMA, name) for (name,) in views]
+    if relations:
+        # views call functions, functions take tables' rows
+        run(connection, sql.SQL("drop view {}").format(sql.SQL(", ").join(relations)))
     # what dbscore generated in the models' schema calls the engine, or another function there
     ours = run(
         connection,
@@ -337,11 +342,7 @@ def _drop_pieces(connection: Connection, models: str) -> None:
         [models],
     ).fetchall()
     if ours:
-        run(connection, f"drop function {', '.join(name for (name,) in ours)}")
-    views = run(connection, "select viewname from pg_views where schemaname = 'dbscore'").fetchall()
-    relations = [sql.Identifier(tables.SCHEMA, name) for (name,) in views]
-    if relations:
-        run(connection, sql.SQL("drop view {}").format(sql.SQL(", ").join(relations)))
+        run(connection, f"drop routine {', '.join(name for (name,) in ours)}")
     names = [t.name for t in tables.metadata.sorted_tables] + ["alembic_version"]
     relations = [sql.Identifier(tables.SCHEMA, name) for name in names]
     run(connection, sql.SQL("drop table {}").format(sql.SQL(", ").join(relations)))

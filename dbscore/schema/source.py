@@ -32,8 +32,8 @@ __all__ = [
 ]
 
 ENGINE_SCHEMA = "dbscore_engine"
-# PL/Python is an untrusted language: only a superuser creates functions in it
-SUPERUSER_FILES = ("015_engine.sql",)
+# functions in untrusted languages, which only a superuser creates: C's by other names, and PL/Python's
+SUPERUSER_FILES = ("010_frame.sql", "015_engine.sql")
 
 
 def printed_sql(part: str = "all", *, owner: str | None = None, models: str = "models", plpython: bool = True) -> str:

@@ -1,0 +1,66 @@
+"""Scoring one chunk after another, each in one transaction that also marks it done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dbscore.errors import JobError
+from dbscore.jobs.records import ChunkResult, Job
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = ["ChunkScorer", "ServerScorer", "scorer"]
+
+
+class ChunkScorer(Protocol):
+    """What a worker asks for one chunk after another. It lives as long as its connection."""
+
+    def next(self) -> ChunkResult | None:
+        """Claim, score and write a planned chunk, in one transaction.
+
+        Returns:
+            What came of it; None where there is nothing to claim now: the others are done, failed or being worked on,
+            or the job is not running any more.
+
+        Raises:
+            psycopg.Error: The connection was lost, the statement cancelled, or another transaction was in the way; the
+                chunk is still planned.
+        """
+
+
+class ServerScorer:
+    """The model runs in the connection's backend: rows and predictions never leave the server.
+
+    Args:
+        connection: In autocommit, and attached to the job by `dbscore.start_job`.
+        job: What is scored.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], job: Job) -> None:
+        self._connection = connection
+        self._job_id = job.job_id
+
+    def next(self) -> ChunkResult | None:
+        """Claim, score and write a planned chunk in one statement."""
+        row = self._connection.execute(
+            'select chunk, "rows", errors, failure from dbscore.score_chunk(%s::integer)', [self._job_id]
+        ).fetchone()
+        if row is None or row[0] is None:
+            return None
+        chunk, rows, errors, failure = row
+        return ChunkResult(chunk=chunk, rows=int(rows or 0), errors=int(errors or 0), failure=failure)
+
+
+def scorer(connection: psycopg.Connection[Any], job: Job) -> ChunkScorer:
+    """Return what scores the chunks of a job on a connection.
+
+    Raises:
+        JobError: The job runs where this release cannot run it.
+    """
+    if job.runs_on == "server":
+        return ServerScorer(connection, job)
+    raise JobError(
+        f"job {job.job_id} runs on the {job.runs_on}, which this release of dbscore cannot do",
+        remedy="Make the job again, for the server.",
+    )

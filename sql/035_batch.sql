@@ -1,0 +1,215 @@
+-- sql/035_batch.sql: what scores many rows at once: the SQL around the frame lane.
+--
+-- Replayed  whole, on every install and upgrade: create or replace only, no tables, no data
+-- Needs     sql/020_registry.sql; at the time of scoring sql/010_frame.sql and the version's tip_v3_frame
+--
+-- Rows go through three statements: one packs them (array_agg of the keys, frames of the numbers, arrays of the texts),
+-- one call scores the frame, one unpacks the answer. The first and the last are made here, as text.
+--
+-- dbscore.version_signature(model, version) -> jsonb     ML001 where the caller may not score it
+-- dbscore.packing(signature, columns) -> text            the select list that packs rows: numbers, integers, texts
+-- dbscore.answering(signature, keys, nulls, errors) -> text
+--                                                        the query that unpacks an answer: k1..kn, prediction[, probabilities]
+--   $1 predictions  $2 probabilities  $3 labels  $4 nulls  $5 how many rows  $6 rows with errors, from 1  $7... the keys' arrays
+-- dbscore.batch_query(signature, query, key, key_type, callers_path) -> text
+--                                                        packs the rows of a query, some thousand a time
+-- dbscore.refuse_key_type(key, keys, key_type) -> void   ML002 where a query's key is not of the type that is returned
+-- dbscore.refuse_errors(errors, keys) -> void            ML002 where rows cannot be scored: says which, and why
+
+create or replace function dbscore.version_signature(model text, version integer) returns jsonb
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    found_signature constant jsonb := (
+        select v.signature from dbscore.versions v
+        where v.model = version_signature.model and v.version = version_signature.version and v.status = 'active');
+begin
+    if found_signature is null then
+        raise exception 'there is no version %:% that you may score', model, version
+        using errcode = 'ML001', hint = 'It was retired or dropped, or EXECUTE on its functions was revoked.';
+    end if;
+    return found_signature;
+end
+$function$;
+
+create or replace function dbscore.packing(signature jsonb, columns text[]) returns text
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    -- a feature's tensor decides whether a bigint stays one
+    exact constant text[] := array(select t ->> 'name' from jsonb_array_elements(signature -> 'tensors') t where t ->> 'dtype' = 'int64');
+    numbers constant text := case when exists (
+        select from jsonb_array_elements(signature -> 'features') f where f ->> 'type' not in ('real', 'real[]', 'text')
+            and not (f ->> 'type' = 'bigint' and f ->> 'tensor' = any (exact))
+    ) then 'double precision' else 'real' end;
+    blank constant text := case numbers when 'real' then 'dbscore_engine.null_real()' else 'dbscore_engine.null_double()' end;
+    feature jsonb;
+    value text;
+    fits text;
+    scalars text[] := '{}';
+    pieces text[] := '{}';
+    integers text[] := '{}';
+    texts text[] := '{}';
+begin
+    for feature in select f from jsonb_array_elements(signature -> 'features') with ordinality as features (f, i) order by i
+    loop
+        value := format('(%I)::%s', case when feature ->> 'source' = any (columns) then feature ->> 'source' else feature ->> 'name' end, feature ->> 'type');
+        if feature ->> 'type' = 'text' then
+            texts := texts || format('array_agg(%s)', value);
+        elsif feature ->> 'type' = 'bigint' and feature ->> 'tensor' = any (exact) then
+            integers := integers || format('coalesce(%1$s, 0), (%1$s is null)::integer::bigint', value);
+        elsif feature ->> 'type' like '%[]' then
+            value := format('(%s)::%s[]', value, numbers);
+            fits := format('array_ndims(%1$s) = 1 and cardinality(%1$s) = %2$s', value, feature ->> 'width');
+            if scalars <> '{}' then
+                pieces := pieces || format('array[%s]::%s[]', array_to_string(scalars, ', '), numbers);
+                scalars := '{}';
+            end if;
+            -- whatever it is, the row has the numbers of an array of the right length, and behind them what it was: NULL
+            -- where it fits. So there always is a NULL to replace, which makes the array anew: one may have a bitmap
+            -- of NULLs without any NULL left in it
+            pieces := pieces || format('array_replace(case when %1$s then %2$s else array_fill(%3$s, array[%4$s]) end || array[case when %1$s then null'
+                                       ' when %2$s is null then -2 when array_ndims(%2$s) > 1 then -1 else cardinality(%2$s) end]::%5$s[], null, %3$s)',
+                                       fits, value, blank, feature ->> 'width', numbers);
+        else
+            scalars := scalars || format('coalesce((%s)::%s, %s)', case feature ->> 'type' when 'boolean' then value || '::integer' else value end, numbers, blank);
+        end if;
+    end loop;
+    if scalars <> '{}' then
+        pieces := pieces || format('array[%s]::%s[]', array_to_string(scalars, ', '), numbers);
+    end if;
+    return concat_ws(', ',
+        case when pieces = '{}' then 'null::bytea' else format('dbscore_engine.frame(%s, '''')', array_to_string(pieces, ' || ')) end || ' as numbers',
+        case when integers = '{}' then 'null::bytea' else format('dbscore_engine.frame(array[%s]::bigint[], '''')', array_to_string(integers, ', ')) end || ' as integers',
+        case when texts = '{}' then 'null::text[]' else array_to_string(texts, ' || ') end || ' as texts');
+end
+$function$;
+
+create or replace function dbscore.answering(signature jsonb, keys integer, nulls boolean, errors boolean) returns text
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    type constant text := (select o ->> 'type' from jsonb_array_elements(signature -> 'outputs') o where o ->> 'kind' = 'prediction');
+    many constant boolean := type like '%[]';
+    scored constant boolean := signature @> '{"outputs": [{"kind": "probabilities"}]}';
+    element constant text := replace(type, '[]', '');
+    taken constant text := format('dbscore_engine.%I($1)', case element
+        when 'double precision' then 'doubles' when 'real' then 'reals' when 'bigint' then 'bigints'
+        when 'integer' then 'integers' when 'smallint' then 'smallints' when 'boolean' then 'booleans' when 'text' then 'integers' end);
+    -- a part of a flat array is found without looking at what is before it
+    piece constant text := '%1$s[(i - 1) * (cardinality(%1$s) / $5) + 1 : i * (cardinality(%1$s) / $5)]';
+    prediction text := case
+        when many and element = 'text' then format('array(select labels[code] from unnest(' || piece || ') with ordinality as codes (code, place) order by place)', 'p')
+        when many then format(piece, 'p')
+        when element = 'text' then 'labels[p]'
+        else 'p' end;
+    probabilities text := format(piece, 'q');
+begin
+    if nulls then
+        prediction := format('case when not missing then %s end', prediction);
+        probabilities := format('case when not missing then %s end', probabilities);
+    end if;
+    -- offset 0 keeps the arrays from being made again for each row
+    return format(
+        'select %s, %s as prediction%s from (select %s, generate_series(1, $5) as i, %s%s%s%s from (select %s, %s as p%s%s offset 0) raw) as unpacked%s',
+        (select string_agg('k' || n, ', ') from generate_series(1, keys) n),
+        prediction,
+        case when scored then format(', %s as probabilities', probabilities) else '' end,
+        (select string_agg(format('unnest(k%1$s) as k%1$s', n), ', ') from generate_series(1, keys) n),
+        case when many then 'p' else 'unnest(p) as p' end,
+        case when nulls then ', unnest(missing) as missing' else '' end,
+        case when scored then ', q' else '' end,
+        case when element = 'text' then ', $3 as labels' else '' end,
+        (select string_agg(format('$%s as k%s', n + 6, n), ', ') from generate_series(1, keys) n),
+        taken,
+        case when nulls then ', dbscore_engine.booleans($4) as missing' else '' end,
+        case when scored then ', dbscore_engine.doubles($2) as q' else '' end,
+        case when errors then ' where i <> all ($6)' else '' end);
+end
+$function$;
+
+create or replace function dbscore.batch_query(signature jsonb, query text, key text, key_type regtype, callers_path text) returns text
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    asked constant text := rtrim(query, E'; \n\t\r') || E'\n';
+    numbers constant bigint := (select sum((f ->> 'width')::integer) from jsonb_array_elements(signature -> 'features') f);
+    -- some thousand rows, or 32 MB of numbers
+    at_once constant bigint := greatest(1, least(8192, (1 << 22) / numbers));
+    feature jsonb;
+    found_type regtype;
+    columns text[] := '{}';
+begin
+    if query is null or key is null then
+        raise exception 'the % is NULL', case when query is null then 'query' else 'key' end
+        using errcode = 'ML002', hint = 'Pass a query, and the name of the column that tells its rows apart.';
+    end if;
+    for feature in select f from jsonb_array_elements(signature -> 'features') f
+    loop
+        if feature ->> 'name' = feature ->> 'source' then
+            columns := columns || (feature ->> 'name');
+        else
+            -- planned only: whether the query has the column by the estimator's name, or by its SQL identifier
+            begin
+                perform set_config('search_path', callers_path, true);
+                execute pg_catalog.format('explain select %I from (%s) as asked', feature ->> 'source', asked);
+                perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+                columns := columns || (feature ->> 'source');
+            exception when undefined_column then
+                columns := columns || (feature ->> 'name');
+            end;
+        end if;
+    end loop;
+    -- without a row: only what type it is
+    perform set_config('search_path', callers_path, true);
+    execute pg_catalog.format('select pg_catalog.pg_typeof((select %I from (%s) as asked limit 0))', key, asked) into found_type;
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    perform dbscore.refuse_key_type(key, found_type, key_type);
+    -- the DISTINCT, which never has a row, makes PostgreSQL sort rather than hash, so that one group at a time is in memory
+    return format(
+        'select count(*)::integer as n, array_agg(%1$I)::%6$s[] as k1, %2$s, count(distinct 1) filter (where false) from ('
+        'select %3$s, (row_number() over () - 1) / %4$s as dbscore_batch from (%5$s) as asked) as numbered group by dbscore_batch',
+        key, dbscore.packing(signature, columns),
+        (select string_agg(distinct quote_ident(name), ', ') from unnest(columns || key) as names (name)), at_once, asked, key_type);
+end
+$function$;
+
+-- a function's result type is settled before it runs: an integer fits a larger one, anything else must be said
+create or replace function dbscore.refuse_key_type(key text, found_type regtype, key_type regtype) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    integers constant regtype[] := '{smallint,integer,bigint}';
+begin
+    if found_type <> key_type and (array_position(integers, found_type) is null or coalesce(array_position(integers, key_type), 0) < array_position(integers, found_type)) then
+        raise exception 'the key % is of type %, and the function returns %', quote_ident(key), found_type, key_type
+        using errcode = 'ML002', hint = format('Say the type with a third argument: key_type => null::%s.', found_type);
+    end if;
+end
+$function$;
+
+create or replace function dbscore.refuse_errors(errors jsonb, keys text[]) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+    if errors is not null then
+        raise exception '% of % rows cannot be scored: %', jsonb_array_length(errors), cardinality(keys),
+            (select string_agg(format('row %s: %s', quote_nullable(keys[(e ->> 'row')::integer]), e ->> 'reason'), '; ')
+             from (select e from jsonb_array_elements(errors) e limit 5) as first (e))
+        using errcode = 'ML002', hint = 'Leave them out in the query, or score with dbscore score --max-errors, which sets them aside.';
+    end if;
+end
+$function$;
+
+comment on function dbscore.version_signature(text, integer) is 'A version''s signature: its features, tensors and outputs.';
+comment on function dbscore.packing(jsonb, text[]) is 'The select list that packs rows for a version.';
+comment on function dbscore.answering(jsonb, integer, boolean, boolean) is 'The query that unpacks the answer to a frame.';
+comment on function dbscore.batch_query(jsonb, text, text, regtype, text) is 'The query that packs the rows of a query, some thousand a time.';
+comment on function dbscore.refuse_key_type(text, regtype, regtype) is 'Raises an error where a query''s key is not of the type that a batch returns.';
+comment on function dbscore.refuse_errors(jsonb, text[]) is 'Raises an error where rows cannot be scored: says which, and why.';

@@ -1,0 +1,492 @@
+-- sql/042_chunks.sql: working on a job: its chunks, its end.
+--
+-- Replayed  whole, on every install and upgrade: create or replace only, no tables, no data
+-- Needs     sql/040_jobs.sql
+--
+-- dbscore.start_job(job_id)                   lets workers go on; marks this connection as one of them
+-- dbscore.score_chunk(job_id) -> chunk, rows, errors, failure
+--                                             scores one chunk on the server, in this transaction; chunk is NULL where
+--                                             there is none left. With a failure, the chunk and the job have failed
+-- dbscore.claim_chunk(job_id) -> chunk, statement
+--                                             takes one chunk, for the client to score in this transaction; statement
+--                                             packs its rows, and is NULL where the chunk and the job have failed
+-- dbscore.finish_chunk(job_id, chunk, rows, errors, first_errors)    it did, in this transaction
+-- dbscore.fail_chunk(job_id, chunk, sqlstate, message)               it could not
+-- dbscore.finish_job(job_id) -> status        when all chunks are done: the primary key, or the swap of mode replace
+-- dbscore.retry_job(job_id) -> integer        plans failed chunks again; returns how many
+-- call dbscore.cancel_job(job_id)             stops the workers; the job can be resumed
+-- call dbscore.score_table(reference, source, key, into_table, ...)  all of it in one session, a transaction a chunk
+-- call dbscore.resume_job(job_id)             goes on with a job, in one session
+-- errors: ML001 no such job; ML010 somebody else's; ML012 what a job fails for
+
+create or replace function dbscore.open_job(job_id integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    job constant dbscore.job := dbscore.own_job(job_id);
+begin
+    if job.status in ('done', 'abandoned') then
+        raise exception 'job % is %', job_id, job.status
+        using errcode = 'ML012', hint = coalesce(job.error, 'Score again for a new job; what is new only, with incremental.');
+    end if;
+    perform dbscore.version_signature(job.model, job.version);
+    update dbscore.job j set status = 'running', error = null, finished_at = null, started_at = clock_timestamp()
+    where j.job_id = job.job_id and (j.status <> 'running' or dbscore.job_workers(j.job_id) = 0);
+end
+$function$;
+
+create or replace function dbscore.start_job(job_id integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+    perform dbscore.open_job(job_id);
+    -- held as long as the connection is: it tells who works on the job
+    perform pg_advisory_lock_shared(dbscore.job_lock_class(), job_id);
+end
+$function$;
+
+-- which rows are a chunk's
+create or replace function dbscore.chunk_condition(job dbscore.job, piece dbscore.chunk) returns text
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    alias constant text := dbscore.source_alias(job);
+    keys constant text := (select string_agg(format('%s.%I', alias, k), ', ') from unnest(job.key_columns) k);
+    lower_key constant text := (
+        select string_agg(format('%L::%s', v, job.key_types[i]), ', ' order by i) from unnest(piece.lower_key) with ordinality as bounds (v, i));
+    upper_key constant text := (
+        select string_agg(format('%L::%s', v, job.key_types[i]), ', ' order by i) from unnest(piece.upper_key) with ordinality as bounds (v, i));
+begin
+    if job.source_kind <> 'table' then
+        return concat_ws(' and ',
+            case when lower_key is not null then format('(%s) > (%s)', keys, lower_key) end,
+            case when upper_key is not null then format('(%s) <= (%s)', keys, upper_key) end, 'true');
+    elsif piece.lower_key is not null then
+        -- one row, by its place
+        return format('%s.ctid = %L::pg_catalog.tid', alias, piece.lower_key[1]);
+    elsif piece.lower_block is null then
+        return format('pg_catalog.age(%1$s.xmin) <= (select pg_catalog.age(%2$L::pg_catalog.xid)) and %3$s',
+                      alias, job.start_xid, dbscore.without_prediction(job, format('job_id = %s', job.job_id)));
+    end if;
+    return format('%1$s.ctid >= ''(%2$s,0)''::pg_catalog.tid and %1$s.ctid < ''(%3$s,0)''::pg_catalog.tid'
+                  ' and pg_catalog.age(%1$s.xmin) > (select pg_catalog.age(%4$L::pg_catalog.xid))',
+                  alias, piece.lower_block, piece.upper_block, job.start_xid);
+end
+$function$;
+
+-- takes one chunk that is still to be done; the rows that changed come last
+create or replace function dbscore.take_chunk(job dbscore.job) returns dbscore.chunk
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    piece dbscore.chunk;
+begin
+    if job.status = 'running' then
+        select * into piece from dbscore.chunk c
+        where c.job_id = job.job_id and c.status = 'planned'
+          and (job.source_kind <> 'table' or c.lower_block is not null
+               or not exists (select from dbscore.chunk o where o.job_id = job.job_id and o.number <> c.number and o.status <> 'done'))
+        order by c.number limit 1 for update skip locked;
+    end if;
+    if piece.number is not null then
+        perform pg_advisory_xact_lock_shared(dbscore.job_lock_class(), job.job_id);
+        update dbscore.chunk c set started_at = clock_timestamp(), attempts = c.attempts + 1 where c.job_id = piece.job_id and c.number = piece.number;
+    end if;
+    return piece;
+end
+$function$;
+
+-- raises where the table's rows are not where they were planned; from here on they stay there until the chunk is done
+create or replace function dbscore.refuse_rewritten(job dbscore.job, piece dbscore.chunk) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+    if job.source_kind = 'table' and piece.lower_block is not null then
+        execute format('lock table %s in access share mode', job.source);
+        if pg_relation_filenode(job.source::regclass) <> job.source_filenode then
+            raise exception 'the table % was rewritten since job % was planned', job.source, job.job_id
+            using errcode = 'ML012', hint = format('By VACUUM FULL, CLUSTER, TRUNCATE or ALTER TABLE. Plan the rest anew: dbscore jobs retry %s.', job.job_id);
+        end if;
+    end if;
+end
+$function$;
+
+create or replace function dbscore.packing_query(job dbscore.job, piece dbscore.chunk) returns text
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    signature constant jsonb := dbscore.version_signature(job.model, job.version);
+    -- always eight, so that they can be passed on by their number
+    keys constant text := (
+        select string_agg(case when i <= cardinality(job.key_columns) then format('array_agg(%I) as k%s', job.key_columns[i], i) else format('null::text[] as k%s', i) end, ', ' order by i)
+        from generate_series(1, 8) i);
+    picked constant text := dbscore.source_rows(job, dbscore.chunk_condition(job, piece));
+    found record;
+    columns text[];
+begin
+    select * into found from dbscore.source_columns(job);
+    columns := dbscore.feature_columns(signature, found.names, found.types, job.source);
+    if job.source_kind <> 'table' or piece.lower_block is not null or piece.lower_key is not null then
+        return format('select count(*)::integer as n, %s, %s %s', keys, dbscore.packing(signature, columns), picked);
+    end if;
+    -- what changed may be any number of rows: some thousand at a time, all seen by one snapshot
+    return format('select count(*)::integer as n, %s, %s, count(distinct 1) filter (where false) from (select %s, (row_number() over () - 1) / 8192 as dbscore_batch %s) as changed group by dbscore_batch',
+                  keys, dbscore.packing(signature, columns),
+                  (select string_agg(distinct format('%s.%I', dbscore.source_alias(job), c), ', ') from unnest(job.key_columns || columns) c), picked);
+end
+$function$;
+
+create or replace function dbscore.conflict_clause(job dbscore.job, probabilities text) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+    if job.mode <> 'upsert' then
+        return '';
+    end if;
+    return format(' on conflict (%s) do update set prediction = excluded.prediction%s, version = excluded.version, job_id = excluded.job_id',
+                  (select string_agg(quote_ident(c), ', ') from unnest(dbscore.conflict_columns(job)) c),
+                  case when probabilities <> '' then ', probabilities = excluded.probabilities' else '' end);
+end
+$function$;
+
+-- adds a chunk's quarantined rows to the job's; raises where there are too many
+create or replace function dbscore.count_errors(job dbscore.job, errors bigint, described text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    total bigint;
+begin
+    if errors > 0 then
+        update dbscore.job j set errors = j.errors + count_errors.errors where j.job_id = job.job_id returning j.errors into total;
+        if total > job.max_errors then
+            raise exception '% rows cannot be scored, and % may be set aside: %', total, job.max_errors, described
+            using errcode = 'ML012', hint = format('Correct the rows and retry the job (dbscore jobs retry %s), or score again with more max_errors.', job.job_id);
+        end if;
+    end if;
+end
+$function$;
+
+-- packs rows, scores them, writes them; a result's row type is passed so that PL/pgSQL keeps one plan for each, since
+-- the types of the keys may be other ones for each
+create or replace function dbscore.score_rows(job dbscore.job, packing text, result anyelement, out rows bigint, out errors bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    signature constant jsonb := dbscore.version_signature(job.model, job.version);
+    keys constant integer := cardinality(job.key_columns);
+    names constant text := (select string_agg(quote_ident(k), ', ' order by i) from unnest(job.key_columns) with ordinality as keys (k, i));
+    probabilities constant text := case when signature @> '{"outputs": [{"kind": "probabilities"}]}' then ', probabilities' else '' end;
+    scoring constant text := format('select * from dbscore_engine.%I(dbscore_engine.%I(), $1, $2, $3)',
+                                    format('%s_v%s_frame', job.model, job.version), format('%s_v%s_pin', job.model, job.version));
+    head constant text := format('insert into %s (%s, prediction%s, version, job_id) select *, %s, %s from (', dbscore.written_table(job), names, probabilities, job.version, job.job_id);
+    tail constant text := ') as answer' || dbscore.conflict_clause(job, probabilities);
+    -- without and with NULLs, with errors, whose rows are left out
+    statements constant text[] := array[
+        head || dbscore.answering(signature, keys, false, false) || tail, head || dbscore.answering(signature, keys, true, false) || tail,
+        head || dbscore.answering(signature, keys, true, true) || tail];
+    wrong_keys constant text := (select string_agg(format('($%s)[e."row"]', i + 1), ', ' order by i) from generate_series(1, keys) i);
+    quarantining constant text := format(
+        'insert into %s (%s, reason, version, job_id) select %s, e.reason, %s, %s from pg_catalog.jsonb_to_recordset($1) as e ("row" integer, reason text)',
+        job.errors_table, names, wrong_keys, job.version, job.job_id);
+    describing constant text := format(
+        'select pg_catalog.string_agg(pg_catalog.format(%L, pg_catalog.concat_ws('', '', %s), e.reason), ''; '')'
+        ' from (select * from pg_catalog.jsonb_to_recordset($1) as e ("row" integer, reason text) limit 5) as e',
+        replace(array_to_string(job.key_columns, ', '), '%', '%%') || ' = %s: %s', wrong_keys);
+    packed record;
+    scored record;
+    wrong integer[];
+    described text;
+begin
+    rows := 0;
+    errors := 0;
+    perform set_config('search_path', job.search_path, true);
+    for packed in execute packing
+    loop
+        continue when packed.n = 0;
+        execute scoring into scored using packed.numbers, packed.integers, packed.texts;
+        wrong := '{}';
+        if scored.errors is not null then
+            wrong := array(select e."row" from pg_catalog.jsonb_to_recordset(scored.errors) as e ("row" integer));
+            execute describing into described
+            using scored.errors, packed.k1, packed.k2, packed.k3, packed.k4, packed.k5, packed.k6, packed.k7, packed.k8;
+            perform dbscore.count_errors(job, pg_catalog.cardinality(wrong), described);
+            execute quarantining using scored.errors, packed.k1, packed.k2, packed.k3, packed.k4, packed.k5, packed.k6, packed.k7, packed.k8;
+            errors := errors + pg_catalog.cardinality(wrong);
+        end if;
+        execute statements[case when scored.errors is not null then 3 when scored.nulls is not null then 2 else 1 end]
+        using scored.predictions, scored.probabilities, scored.labels, scored.nulls, packed.n, wrong,
+              packed.k1, packed.k2, packed.k3, packed.k4, packed.k5, packed.k6, packed.k7, packed.k8;
+        rows := rows + packed.n - pg_catalog.cardinality(wrong);
+    end loop;
+end
+$function$;
+
+create or replace function dbscore.score_chunk(job_id integer, out chunk integer, out rows bigint, out errors bigint, out failure text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    job constant dbscore.job := dbscore.own_job(job_id);
+    piece dbscore.chunk := dbscore.take_chunk(job);
+    state text;
+    message text;
+    hint text;
+begin
+    if piece.number is null then
+        return;
+    end if;
+    chunk := piece.number;
+    begin
+        perform dbscore.refuse_rewritten(job, piece);
+        select s.rows, s.errors into rows, errors from dbscore.score_piece(job, piece) s;
+        perform dbscore.finish_chunk(job_id, chunk, rows);
+        update dbscore.chunk c set errors = score_chunk.errors where c.job_id = piece.job_id and c.number = piece.number;
+    exception
+        -- another transaction was in the way, or the server is a standby now: the chunk is tried again
+        when serialization_failure or deadlock_detected or lock_not_available or read_only_sql_transaction then
+            raise;
+        when others then
+            get stacked diagnostics state = returned_sqlstate, message = message_text, hint = pg_exception_hint;
+            failure := concat_ws(E'\n', message, nullif(hint, ''));
+            perform dbscore.fail_chunk(job_id, chunk, state, failure);
+    end;
+end
+$function$;
+
+create or replace function dbscore.claim_chunk(job_id integer, out chunk integer, out statement text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    job constant dbscore.job := dbscore.own_job(job_id);
+    signature constant jsonb := dbscore.version_signature(job.model, job.version);
+    piece constant dbscore.chunk := dbscore.take_chunk(job);
+    found record;
+    state text;
+    message text;
+    hint text;
+begin
+    if piece.number is null then
+        return;
+    end if;
+    chunk := piece.number;
+    begin
+        perform dbscore.refuse_rewritten(job, piece);
+        select * into found from dbscore.source_columns(job);
+        statement := dbscore.client_statement(job, piece, signature, dbscore.feature_columns(signature, found.names, found.types, job.source));
+    exception
+        when serialization_failure or deadlock_detected or lock_not_available or read_only_sql_transaction then
+            raise;
+        when others then
+            get stacked diagnostics state = returned_sqlstate, message = message_text, hint = pg_exception_hint;
+            perform dbscore.fail_chunk(job_id, chunk, state, concat_ws(E'\n', message, nullif(hint, '')));
+    end;
+end
+$function$;
+
+create or replace function dbscore.finish_chunk(job_id integer, chunk integer, rows bigint, errors bigint default 0, first_errors text default null) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    job constant dbscore.job := dbscore.own_job(job_id);
+begin
+    perform dbscore.count_errors(job, errors, first_errors);
+    update dbscore.chunk c set status = 'done', rows = finish_chunk.rows, errors = finish_chunk.errors, sqlstate = null, error = null, finished_at = clock_timestamp()
+    where c.job_id = job.job_id and c.number = chunk and c.status = 'planned';
+    if not found then
+        raise exception 'chunk % of job % is not one to finish', chunk, job_id using errcode = 'ML012';
+    end if;
+end
+$function$;
+
+create or replace function dbscore.fail_chunk(job_id integer, chunk integer, sqlstate text, message text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    job constant dbscore.job := dbscore.own_job(job_id);
+begin
+    update dbscore.chunk c set status = 'failed', sqlstate = fail_chunk.sqlstate, error = message, finished_at = clock_timestamp()
+    where c.job_id = job.job_id and c.number = chunk and c.status = 'planned';
+    update dbscore.job j set status = 'failed', error = message, finished_at = clock_timestamp() where j.job_id = job.job_id and j.status = 'running';
+end
+$function$;
+
+create or replace function dbscore.finish_job(job_id integer) returns text
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    job dbscore.job;
+    keys text;
+    names text;
+begin
+    perform from dbscore.job j where j.job_id = finish_job.job_id for update;
+    job := dbscore.own_job(job_id);
+    if job.status <> 'running' then
+        return job.status;
+    elsif exists (select from dbscore.chunk c where c.job_id = job.job_id and c.status = 'failed') then
+        update dbscore.job j set status = 'failed', finished_at = clock_timestamp(),
+            error = (select c.error from dbscore.chunk c where c.job_id = job.job_id and c.status = 'failed' order by c.number limit 1)
+        where j.job_id = job.job_id;
+        return 'failed';
+    elsif exists (select from dbscore.chunk c where c.job_id = job.job_id and c.status <> 'done') then
+        return job.status;
+    end if;
+    if job.staging_table is not null then
+        names := (select string_agg(quote_ident(n), ', ') from unnest((select c.names from dbscore.relation_columns(job.staging_table::regclass) c)) n);
+        execute format('truncate table %s', job.into_table);
+        execute format('insert into %s (%s) select %s from %s', job.into_table, names, names, job.staging_table);
+        execute format('drop table %s', job.staging_table);
+        update dbscore.job j set staging_table = null where j.job_id = job.job_id;
+    end if;
+    if not exists (select from pg_index i where i.indrelid = job.into_table::regclass and i.indisprimary)
+        and exists (select from dbscore.job j where j.into_table = job.into_table and j.mode = 'create' and j.status <> 'done')
+    then
+        -- after the rows: sorted once, and proof that no key has two predictions of a version
+        keys := (select string_agg(quote_ident(k), ', ' order by i) from unnest(job.key_columns) with ordinality as keys (k, i));
+        execute format('alter table %s add primary key (%s, version)', job.into_table, keys);
+    end if;
+    if job.mode = 'replace' and job.errors_table is not null then
+        execute format('delete from %s where job_id <> %s', job.errors_table, job.job_id);
+    end if;
+    update dbscore.job j set status = 'done', finished_at = clock_timestamp() where j.job_id = job.job_id;
+    return 'done';
+end
+$function$;
+
+create or replace function dbscore.retry_job(job_id integer) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    job dbscore.job;
+    failed integer;
+begin
+    perform from dbscore.job j where j.job_id = retry_job.job_id for update;
+    job := dbscore.own_job(job_id);
+    if job.status in ('done', 'abandoned') then
+        raise exception 'job % is %', job_id, job.status using errcode = 'ML012', hint = coalesce(job.error, 'There is nothing to try again.');
+    end if;
+    update dbscore.chunk c set status = 'planned', sqlstate = null, error = null where c.job_id = job.job_id and c.status = 'failed';
+    get diagnostics failed = row_count;
+    if job.source_kind = 'table' and pg_relation_filenode(job.source::regclass) <> job.source_filenode then
+        -- no row is where it was: what has no prediction yet is planned anew
+        update dbscore.job j set incremental = true where j.job_id = job.job_id;
+        delete from dbscore.chunk c where c.job_id = job.job_id and c.status = 'planned';
+        perform dbscore.plan_blocks(job.job_id);
+    end if;
+    return failed;
+end
+$function$;
+
+create or replace function dbscore.mark_cancelled(job_id integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    status constant text := (select j.status from dbscore.job j where j.job_id = mark_cancelled.job_id);
+begin
+    if status is null then
+        raise exception 'there is no job % of yours', job_id using errcode = 'ML001', hint = 'select * from dbscore.jobs shows those there are.';
+    elsif status not in ('planned', 'running', 'cancelled') then
+        raise exception 'job % is %, and cannot be cancelled', job_id, status using errcode = 'ML012';
+    end if;
+    update dbscore.job j set status = 'cancelled', finished_at = clock_timestamp() where j.job_id = mark_cancelled.job_id and j.status in ('planned', 'running');
+end
+$function$;
+
+create or replace function dbscore.cancel_workers(job_id integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+    perform pg_cancel_backend(l.pid) from pg_locks l join pg_stat_activity a on a.pid = l.pid
+    where l.locktype = 'advisory' and l.classid = dbscore.job_lock_class()::oid and l.objid = cancel_workers.job_id::oid and l.objsubid = 2 and l.granted
+      and l.mode = 'ShareLock' and l.database = (select d.oid from pg_database d where d.datname = current_database()) and l.pid <> pg_backend_pid()
+      and pg_has_role(current_user, a.usesysid, 'usage');
+end
+$function$;
+
+-- a procedure that commits has no settings of its own; what it calls has
+create or replace procedure dbscore.cancel_job(job_id integer)
+language plpgsql
+as $procedure$
+begin
+    -- a statement that has counted errors holds the job's row: it is stopped first, and the next one after the commit
+    perform dbscore.cancel_workers(job_id);
+    perform dbscore.mark_cancelled(job_id);
+    commit;
+    perform dbscore.cancel_workers(job_id);
+end
+$procedure$;
+
+create or replace function dbscore.refuse_unfinished(job_id integer) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    job constant dbscore.job := dbscore.own_job(job_id);
+begin
+    if job.status <> 'done' then
+        raise exception 'job % is %: %', job_id, job.status, coalesce(job.error, 'others still work on it')
+        using errcode = 'ML012',
+              hint = format('What was scored is kept. Go on with call dbscore.resume_job(%1$s), after select dbscore.retry_job(%1$s) where it failed.', job_id);
+    end if;
+end
+$function$;
+
+create or replace procedure dbscore.resume_job(job_id integer)
+language plpgsql
+as $procedure$
+declare
+    piece record;
+begin
+    perform dbscore.open_job(job_id);
+    commit;
+    loop
+        select * into piece from dbscore.score_chunk(job_id);
+        commit;
+        exit when piece.chunk is null or piece.failure is not null;
+    end loop;
+    perform dbscore.finish_job(job_id);
+    commit;
+    perform dbscore.refuse_unfinished(job_id);
+end
+$procedure$;
+
+create or replace procedure dbscore.score_table(
+    reference text, source regclass, key text, into_table text, where_clause text default null, chunk_rows integer default null,
+    mode text default null, incremental boolean default false, max_errors bigint default 0, inout job_id integer default null
+)
+language plpgsql
+as $procedure$
+begin
+    job_id := dbscore.create_job(
+        reference, pg_catalog.regexp_split_to_array(pg_catalog.btrim(key), '\s*,\s*'), into_table, source => source::pg_catalog.text, where_clause => where_clause,
+        mode => mode, incremental => incremental, chunk_rows => chunk_rows, workers => 1, max_errors => max_errors, runs_on => 'server');
+    raise notice 'job %', job_id;
+    commit;
+    call dbscore.resume_job(job_id);
+end
+$procedure$;
+
+comment on procedure dbscore.score_table(text, regclass, text, text, text, integer, text, boolean, bigint, integer) is
+    'Scores a table or view in this session, a transaction a chunk: call dbscore.score_table(''churn'', ''customers'', key => ''id'', into_table => ''churn_scores'').';
+comment on procedure dbscore.resume_job(integer) is 'Goes on with a job in this session.';
+comment on procedure dbscore.cancel_job(integer) is 'Stops a job''s workers; it can be resumed.';
+comment on function dbscore.retry_job(integer) is 'Plans a job''s failed chunks again; returns how many.';
+comment on function dbscore.start_job(integer) is 'Lets workers go on with a job, and marks this connection as one of them.';
+comment on function dbscore.score_chunk(integer) is 'Scores one chunk of a job, in this transaction.';
+comment on function dbscore.claim_chunk(integer) is 'Takes one chunk of a job, for the client to score in this transaction.';
+comment on function dbscore.finish_job(integer) is 'Ends a job whose chunks are done; returns its status.';

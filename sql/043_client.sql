@@ -1,0 +1,98 @@
+-- sql/043_client.sql: what a worker that scores in its own process reads: a chunk's rows, packed.
+--
+-- Replayed  whole, on every install and upgrade: create or replace only, no tables, no data
+-- Needs     sql/042_chunks.sql; nothing of PL/Python
+--
+-- A row for each value would cost client and server more than the scoring. So rows come by the thousand, as bytes in
+-- network order: each has the columns n, k1..kn, numbers, integers, a1..am, texts.
+--   n         how many rows
+--   k1..kn    the keys: an array of them in binary form, of which each element is what binary COPY writes
+--   numbers   the features that are a number, one row behind the other; NULL as a NaN that no computation makes
+--   integers  the bigint features that stay one: the value, and 1 where it is NULL
+--   a1..am    the array features, in binary form; whatever the value was, each row has as many elements as the feature
+--   texts     the text features, one feature's behind the other's
+-- An array feature's shape is among the numbers: NULL, 0 where it fits, -1 with several dimensions, else its elements.
+
+-- whether binary COPY passes a key on as it is: it does not where the type has no binary form, and an array of arrays
+-- would have one size for all
+create or replace function dbscore.has_binary_form(type text) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+return (select t.typsend <> 0 and t.typreceive <> 0 and t.typcategory <> 'A' from pg_type t where t.oid = to_regtype(type));
+
+create or replace function dbscore.client_packing(job dbscore.job, signature jsonb, columns text[]) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    exact constant text[] := array(select t ->> 'name' from jsonb_array_elements(signature -> 'tensors') t where t ->> 'dtype' = 'int64');
+    -- as dbscore.packing has it
+    is_double constant boolean := exists (
+        select from jsonb_array_elements(signature -> 'features') f where f ->> 'type' not in ('real', 'real[]', 'text')
+            and not (f ->> 'type' = 'bigint' and f ->> 'tensor' = any (exact)));
+    element constant text := case when is_double then 'double precision' else 'real' end;
+    sent constant text := case when is_double
+        then 'coalesce(pg_catalog.float8send((%s)::double precision), ''\x7ff8000000000db5'')'
+        else 'coalesce(pg_catalog.float4send((%s)::real), ''\x7fc00db5'')' end;
+    packed text[] := array(
+        select format('pg_catalog.array_send(pg_catalog.array_agg((%I)%s)) as k%s', k,
+                      case when dbscore.has_binary_form(job.key_types[i]) then '' else '::text' end, i)
+        from unnest(job.key_columns) with ordinality as keys (k, i) order by i);
+    feature jsonb;
+    value text;
+    fits text;
+    numbers text[] := '{}';
+    integers text[] := '{}';
+    arrays text[] := '{}';
+    texts text[] := '{}';
+    place integer := 0;
+begin
+    for feature in select f from jsonb_array_elements(signature -> 'features') with ordinality as features (f, i) order by i
+    loop
+        place := place + 1;
+        value := format('(%I)::%s', columns[place], feature ->> 'type');
+        if feature ->> 'type' = 'text' then
+            texts := texts || format('pg_catalog.array_agg(%s)', value);
+        elsif feature ->> 'type' = 'bigint' and feature ->> 'tensor' = any (exact) then
+            integers := integers || format('pg_catalog.int8send(coalesce(%1$s, 0)) || pg_catalog.int8send((%1$s is null)::integer)', value);
+        elsif feature ->> 'type' like '%[]' then
+            fits := format('pg_catalog.array_ndims(%1$s) = 1 and pg_catalog.cardinality(%1$s) = %2$s', value, feature ->> 'width');
+            arrays := arrays || format('pg_catalog.array_send(pg_catalog.array_agg(case when %s then %s::%s[] else pg_catalog.array_fill(null::%3$s, array[%4$s]) end))',
+                                       fits, value, element, feature ->> 'width');
+            numbers := numbers || format(sent, format(
+                'case when %s then 0 when pg_catalog.array_ndims(%2$s) > 1 then -1 else pg_catalog.cardinality(%2$s) end', fits, value));
+        else
+            numbers := numbers || format(sent, case feature ->> 'type' when 'boolean' then value || '::integer' else value end);
+        end if;
+    end loop;
+    return concat_ws(', ', 'count(*) as n', array_to_string(packed, ', '),
+        case when numbers = '{}' then 'null::bytea' else format('pg_catalog.string_agg(%s, '''')', array_to_string(numbers, ' || ')) end || ' as numbers',
+        case when integers = '{}' then 'null::bytea' else format('pg_catalog.string_agg(%s, '''')', array_to_string(integers, ' || ')) end || ' as integers',
+        (select string_agg(format('%s as a%s', a, i), ', ' order by i) from unnest(arrays) with ordinality as pieces (a, i)),
+        case when texts = '{}' then 'null::text[]' else array_to_string(texts, ' || ') end || ' as texts');
+end
+$function$;
+
+-- what packs a chunk's rows: all at once where they are few, else some thousand at a time
+create or replace function dbscore.client_statement(job dbscore.job, piece dbscore.chunk, signature jsonb, columns text[]) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    packing constant text := dbscore.client_packing(job, signature, columns);
+    picked constant text := dbscore.source_rows(job, dbscore.chunk_condition(job, piece));
+    width constant bigint := (select sum((f ->> 'width')::integer) from jsonb_array_elements(signature -> 'features') f);
+begin
+    if (job.source_kind <> 'table' or piece.lower_block is not null) and job.chunk_rows <= 50000 and job.chunk_rows * width <= 1 << 23 then
+        return format('select %s %s', packing, picked);
+    end if;
+    -- the DISTINCT, which never has a row, makes PostgreSQL sort rather than hash, so that one group at a time is in memory
+    return format('select %s, count(distinct 1) filter (where false) from (select %s, (row_number() over () - 1) / %s as dbscore_batch %s) as numbered group by dbscore_batch',
+                  packing, (select string_agg(distinct format('%s.%I', dbscore.source_alias(job), c), ', ') from unnest(job.key_columns || columns) c),
+                  greatest(1, least(8192, (1 << 22) / width)), picked);
+end
+$function$;
+
+comment on function dbscore.has_binary_form(text) is 'Whether a key of a type is passed on in binary form.';
+comment on function dbscore.client_packing(dbscore.job, jsonb, text[]) is 'The select list that packs rows for a worker that scores in its own process.';
+comment on function dbscore.client_statement(dbscore.job, dbscore.chunk, jsonb, text[]) is 'The query that packs a chunk''s rows for a worker that scores in its own process.';
