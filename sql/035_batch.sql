@@ -67,12 +67,12 @@ begin
                 pieces := pieces || format('array[%s]::%s[]', array_to_string(scalars, ', '), numbers);
                 scalars := '{}';
             end if;
-            -- whatever it is, the row has the numbers of an array of the right length, and behind them what it was: NULL
-            -- where it fits. So there always is a NULL to replace, which makes the array anew: one may have a bitmap
-            -- of NULLs without any NULL left in it
-            pieces := pieces || format('array_replace(case when %1$s then %2$s else array_fill(%3$s, array[%4$s]) end || array[case when %1$s then null'
-                                       ' when %2$s is null then -2 when array_ndims(%2$s) > 1 then -1 else cardinality(%2$s) end]::%5$s[], null, %3$s)',
-                                       fits, value, blank, feature ->> 'width', numbers);
+            -- whatever it is, the row has the numbers of an array of the right length, and behind them what it was. The NULL
+            -- in front makes PostgreSQL build the array anew: one may have a bitmap of NULLs and no NULL any more
+            pieces := pieces || format('(array_replace(array[null]::%1$s[] || case when %2$s then %3$s else array_fill(%4$s, array[%5$s]) end, null, %4$s))[2:%5$s + 1]',
+                                       numbers, fits, value, blank, feature ->> 'width');
+            scalars := array[format('case when %1$s is null then %2$s when %3$s then 0 when array_ndims(%1$s) > 1 then -1 when cardinality(%1$s) = 0 then -2 else cardinality(%1$s) end',
+                                    value, blank, fits)];
         else
             scalars := scalars || format('coalesce((%s)::%s, %s)', case feature ->> 'type' when 'boolean' then value || '::integer' else value end, numbers, blank);
         end if;

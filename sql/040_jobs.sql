@@ -479,8 +479,8 @@ declare
     blocks bigint;
     step bigint;
 begin
-    -- nobody rewrites it meanwhile
-    execute format('lock table %s in access share mode', job.source);
+    -- whoever reads a table holds it: nobody rewrites it before this transaction ends
+    execute format('select from %s limit 0', job.source);
     -- first the transactions, then the size: what was there before the first is within the second
     update dbscore.job j set start_xid = pg_snapshot_xmin(pg_current_snapshot())::xid::text, source_filenode = pg_relation_filenode(job.source::regclass)
     where j.job_id = job.job_id;

@@ -107,7 +107,7 @@ set search_path = pg_catalog, pg_temp
 as $function$
 begin
     if job.source_kind = 'table' and piece.lower_block is not null then
-        execute format('lock table %s in access share mode', job.source);
+        execute format('select from %s limit 0', job.source);
         if pg_relation_filenode(job.source::regclass) <> job.source_filenode then
             raise exception 'the table % was rewritten since job % was planned', job.source, job.job_id
             using errcode = 'ML012', hint = format('By VACUUM FULL, CLUSTER, TRUNCATE or ALTER TABLE. Plan the rest anew: dbscore jobs retry %s.', job.job_id);
@@ -179,6 +179,8 @@ $function$;
 create or replace function dbscore.score_rows(job dbscore.job, packing text, result anyelement, out rows bigint, out errors bigint)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- a chunk is over before its expressions would be compiled
+set jit = off
 as $function$
 declare
     signature constant jsonb := dbscore.version_signature(job.model, job.version);

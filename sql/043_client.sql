@@ -1,7 +1,7 @@
 -- sql/043_client.sql: what a worker that scores in its own process reads: a chunk's rows, packed.
 --
 -- Replayed  whole, on every install and upgrade: create or replace only, no tables, no data
--- Needs     sql/042_chunks.sql; nothing of PL/Python
+-- Needs     sql/042_chunks.sql, sql/043_quarantine.sql; nothing of PL/Python
 --
 -- A row for each value would cost client and server more than the scoring. So rows come by the thousand, as bytes in
 -- network order: each has the columns n, k1..kn, numbers, integers, a1..am, texts.
@@ -93,6 +93,28 @@ begin
 end
 $function$;
 
+-- the halves, or the rows, of a piece whose rows cannot be packed, each with what packs it; none where it is one row
+create or replace function dbscore.client_parts(job_id integer, piece dbscore.chunk) returns table (part dbscore.chunk, statement text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    job constant dbscore.job := dbscore.own_job(job_id);
+    signature constant jsonb := dbscore.version_signature(job.model, job.version);
+    found record;
+    columns text[];
+begin
+    select * into found from dbscore.source_columns(job);
+    columns := dbscore.feature_columns(signature, found.names, found.types, job.source);
+    for part in select * from dbscore.split_piece(job, piece)
+    loop
+        statement := dbscore.client_statement(job, part, signature, columns);
+        return next;
+    end loop;
+end
+$function$;
+
 comment on function dbscore.has_binary_form(text) is 'Whether a key of a type is passed on in binary form.';
 comment on function dbscore.client_packing(dbscore.job, jsonb, text[]) is 'The select list that packs rows for a worker that scores in its own process.';
+comment on function dbscore.client_parts(integer, dbscore.chunk) is 'The parts of a piece whose rows cannot be packed, and the queries that pack them.';
 comment on function dbscore.client_statement(dbscore.job, dbscore.chunk, jsonb, text[]) is 'The query that packs a chunk''s rows for a worker that scores in its own process.';

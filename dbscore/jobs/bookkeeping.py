@@ -10,6 +10,7 @@ from dbscore.database import run, scalar, typed_errors
 from dbscore.errors import NotFoundError, SchemaError
 from dbscore.jobs.connection import session
 from dbscore.jobs.records import Job, JobOptions
+from dbscore.jobs.scoring import outsider
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +72,12 @@ def create(connection: Connection, reference: str, options: JobOptions) -> Job:
             "runs_on": options.runs_on,
         },
     )
-    return show(connection, int(job_id))
+    job = show(connection, int(job_id))
+    if job.runs_on == "client" and not scalar(
+        connection, "select pg_catalog.has_table_privilege('dbscore.artifact', 'select')"
+    ):
+        raise outsider()
+    return job
 
 
 def jobs(connection: Connection) -> list[Job]:

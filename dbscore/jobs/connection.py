@@ -37,11 +37,15 @@ def session(engine: Engine, job_id: int, *, connect_seconds: int = 10) -> psycop
     wanted |= parameters
     wanted |= {"client_encoding": "utf8", "application_name": f"dbscore job {job_id}"}
     connection = psycopg.connect(*arguments, **wanted, autocommit=True)
-    # whoever waits for a lock must see what was committed meanwhile, whatever the database's default
-    _set(connection, "default_transaction_isolation", "read committed")
-    # a backend whose client was killed notices, and gives its chunk back; not every operating system can
-    with suppress(psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject):
-        _set(connection, "client_connection_check_interval", "1s")
+    try:
+        # whoever waits for a lock must see what was committed meanwhile, whatever the database's default
+        _set(connection, "default_transaction_isolation", "read committed")
+        # a backend whose client was killed notices, and gives its chunk back; not every operating system can
+        with suppress(psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject):
+            _set(connection, "client_connection_check_interval", "1s")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -279,8 +279,9 @@ def _ended(job: Job, status: str, failure: str | None) -> Job:
     if status == "cancelled":
         raise _cancelled(job, "somebody cancelled it")
     if status == "failed":
-        raise JobError(
-            f"job {job.job_id} failed: {job.error or failure}",
-            remedy=f"What is scored is kept. To score what failed again, run: dbscore jobs retry {job.job_id}",
-        )
+        # what the database stores is the message and, on lines of its own, the hint
+        problem, _, hint = (job.error or failure or "nobody knows why").partition("\n")
+        again = f"dbscore jobs retry {job.job_id}"
+        advice = hint if again in hint else f"{hint} To score what failed again, run: {again}".strip()
+        raise JobError(f"job {job.job_id} failed: {problem}", remedy=f"What is scored is kept. {advice}")
     raise JobError(f"job {job.job_id} is {status}, not done", remedy=_go_on(job))

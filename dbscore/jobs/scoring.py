@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dbscore.errors import JobError
+from dbscore.errors import PrivilegeError
 from dbscore.jobs.records import ChunkResult, Job
 
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["ChunkScorer", "ServerScorer", "scorer"]
+__all__ = ["ChunkScorer", "ServerScorer", "outsider", "scorer"]
 
 
 class ChunkScorer(Protocol):
@@ -56,11 +56,18 @@ def scorer(connection: psycopg.Connection[Any], job: Job) -> ChunkScorer:
     """Return what scores the chunks of a job on a connection.
 
     Raises:
-        JobError: The job runs where this release cannot run it.
+        PrivilegeError: The job runs on the client, and the role may not read the model's bytes.
     """
     if job.runs_on == "server":
         return ServerScorer(connection, job)
-    raise JobError(
-        f"job {job.job_id} runs on the {job.runs_on}, which this release of dbscore cannot do",
-        remedy="Make the job again, for the server.",
+    from dbscore.jobs.client_scoring import ClientScorer
+
+    return ClientScorer(connection, job)
+
+
+def outsider() -> PrivilegeError:
+    """Return the refusal of a role that may not read models' bytes."""
+    return PrivilegeError(
+        "scoring on the client reads the model's bytes, which only members of the schema's owner may",
+        remedy="Leave --where-to-run out, so that the server scores; or let the schema's owner run the job.",
     )

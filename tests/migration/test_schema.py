@@ -36,7 +36,7 @@ def catalogue(url: str) -> list[tuple[Any, ...]]:
     """Every object of ours with its definition, for comparing two installations."""
     with psycopg.connect(url) as connection:
         return connection.execute(
-            """select 'function', p.oid::regprocedure::text, md5(pg_get_functiondef(p.oid)), obj_description(p.oid)
+            """select 'function', p.oid::regprocedure::text, case when p.prokind = 'a' then 'aggregate' else md5(pg_get_functiondef(p.oid)) end, obj_description(p.oid)
                  from pg_proc p where p.pronamespace::regnamespace::text in ('dbscore', 'dbscore_engine', 'models')
                union all
                select 'column', c.oid::regclass::text || '.' || a.attname, format_type(a.atttypid, a.atttypmod), a.attstorage::text
