@@ -185,6 +185,8 @@ job = Table(
     Column("staging_table", Text),
     Column("mode", Text, nullable=False),
     Column("incremental", Boolean, nullable=False),
+    # whether a table that the job makes gets one, when all rows are there
+    Column("primary_key", Boolean, nullable=False),
     Column("runs_on", Text, nullable=False),
     Column("chunk_rows", Integer, nullable=False),
     Column("workers", Integer, nullable=False),

@@ -12,8 +12,8 @@
 --                                                        the query that unpacks an answer: k1..kn, prediction[, probabilities]
 --   $1 predictions  $2 probabilities  $3 labels  $4 nulls  $5 how many rows  $6 rows with errors, from 1  $7... the keys' arrays
 -- dbscore.batch_query(signature, query, key, key_type, callers_path) -> text
---                                                        packs the rows of a query, some thousand a time
--- dbscore.refuse_key_type(key, keys, key_type) -> void   ML002 where a query's key is not of the type that is returned
+--                                                        packs the rows of a query, some thousand a time; ML002 where
+--                                                        its key is not of the type that is returned
 -- dbscore.refuse_errors(errors, keys) -> void            ML002 where rows cannot be scored: says which, and why
 
 create or replace function dbscore.version_signature(model text, version integer) returns jsonb
@@ -131,15 +131,19 @@ begin
 end
 $function$;
 
+-- how many rows are packed into one frame where there may be any number: some thousand, or 32 MB of numbers
+create or replace function dbscore.rows_at_once(signature jsonb) returns bigint
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+return greatest(1, least(8192, (1 << 22) / (select sum((f ->> 'width')::integer) from jsonb_array_elements(signature -> 'features') f)));
+
 create or replace function dbscore.batch_query(signature jsonb, query text, key text, key_type regtype, callers_path text) returns text
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
     asked constant text := rtrim(query, E'; \n\t\r') || E'\n';
-    numbers constant bigint := (select sum((f ->> 'width')::integer) from jsonb_array_elements(signature -> 'features') f);
-    -- some thousand rows, or 32 MB of numbers
-    at_once constant bigint := greatest(1, least(8192, (1 << 22) / numbers));
+    integers constant regtype[] := '{smallint,integer,bigint}';
     feature jsonb;
     found_type regtype;
     columns text[] := '{}';
@@ -168,28 +172,22 @@ begin
     perform set_config('search_path', callers_path, true);
     execute pg_catalog.format('select pg_catalog.pg_typeof((select %I from (%s) as asked limit 0))', key, asked) into found_type;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    perform dbscore.refuse_key_type(key, found_type, key_type);
+    -- a function's result type is settled before it runs: an integer fits a larger one, anything else must be said
+    if found_type <> key_type
+        and (array_position(integers, found_type) is null or coalesce(array_position(integers, key_type), 0) < array_position(integers, found_type))
+    then
+        raise exception 'the key % is of type %, and the function returns %', quote_ident(key), found_type, key_type
+        using errcode = 'ML002', hint = format('Say the type with a third argument: key_type => null::%s.', found_type);
+    elsif exists (select from pg_type t where t.oid = found_type and t.typcategory = 'A') then
+        raise exception 'the key % is an array, of type %', quote_ident(key), found_type
+        using errcode = 'ML002', hint = format('Name a column of another type, or key it by its text: %I::text.', key);
+    end if;
     -- the DISTINCT, which never has a row, makes PostgreSQL sort rather than hash, so that one group at a time is in memory
     return format(
         'select count(*)::integer as n, array_agg(%1$I)::%6$s[] as k1, %2$s, count(distinct 1) filter (where false) from ('
         'select %3$s, (row_number() over () - 1) / %4$s as dbscore_batch from (%5$s) as asked) as numbered group by dbscore_batch',
         key, dbscore.packing(signature, columns),
-        (select string_agg(distinct quote_ident(name), ', ') from unnest(columns || key) as names (name)), at_once, asked, key_type);
-end
-$function$;
-
--- a function's result type is settled before it runs: an integer fits a larger one, anything else must be said
-create or replace function dbscore.refuse_key_type(key text, found_type regtype, key_type regtype) returns void
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-    integers constant regtype[] := '{smallint,integer,bigint}';
-begin
-    if found_type <> key_type and (array_position(integers, found_type) is null or coalesce(array_position(integers, key_type), 0) < array_position(integers, found_type)) then
-        raise exception 'the key % is of type %, and the function returns %', quote_ident(key), found_type, key_type
-        using errcode = 'ML002', hint = format('Say the type with a third argument: key_type => null::%s.', found_type);
-    end if;
+        (select string_agg(distinct quote_ident(name), ', ') from unnest(columns || key) as names (name)), dbscore.rows_at_once(signature), asked, key_type);
 end
 $function$;
 
@@ -211,5 +209,4 @@ comment on function dbscore.version_signature(text, integer) is 'A version''s si
 comment on function dbscore.packing(jsonb, text[]) is 'The select list that packs rows for a version.';
 comment on function dbscore.answering(jsonb, integer, boolean, boolean) is 'The query that unpacks the answer to a frame.';
 comment on function dbscore.batch_query(jsonb, text, text, regtype, text) is 'The query that packs the rows of a query, some thousand a time.';
-comment on function dbscore.refuse_key_type(text, regtype, regtype) is 'Raises an error where a query''s key is not of the type that a batch returns.';
 comment on function dbscore.refuse_errors(jsonb, text[]) is 'Raises an error where rows cannot be scored: says which, and why.';

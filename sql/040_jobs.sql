@@ -18,6 +18,7 @@
 --   key         the columns that together tell the rows apart
 --   mode        append, replace or upsert; none where the result table is not there yet
 --   incremental only rows that have no prediction of this version yet
+--   primary_key whether a table that the job makes gets one: the key and the version
 --   max_errors  how many rows that the model cannot take may be set aside, in <into_table>_errors
 --   runs_on     server, client or auto: where the version's functions are, the server
 --   errors      ML001 no such version or source; ML002 the features do not fit; ML007 another job has the table;
@@ -397,10 +398,10 @@ begin
     if job.max_errors > 0 then
         job.errors_table := format('%I.%I', (parse_ident(job.into_table))[1], (parse_ident(job.into_table))[2] || '_errors');
     end if;
-    insert into dbscore.job (model, version, source_kind, source, where_clause, key_columns, key_types, into_table, errors_table, mode, incremental,
+    insert into dbscore.job (model, version, source_kind, source, where_clause, key_columns, key_types, into_table, errors_table, mode, incremental, primary_key,
                              runs_on, chunk_rows, workers, max_errors, search_path, rows_planned)
     values (job.model, job.version, job.source_kind, job.source, job.where_clause, job.key_columns, job.key_types, job.into_table, job.errors_table, job.mode,
-            job.incremental, job.runs_on, job.chunk_rows, job.workers, job.max_errors, job.search_path, job.rows_planned)
+            job.incremental, job.primary_key, job.runs_on, job.chunk_rows, job.workers, job.max_errors, job.search_path, job.rows_planned)
     returning job_id into new_id;
     if job.mode = 'create' then
         execute format('create table %s (%s)', job.into_table, results);
@@ -541,7 +542,7 @@ $function$;
 create or replace function dbscore.create_job(
     reference text, key text[], into_table text, source text default null, query text default null, where_clause text default null,
     mode text default null, incremental boolean default false, chunk_rows integer default null, workers integer default 2,
-    max_errors bigint default 0, runs_on text default 'auto', search_path text default pg_catalog.current_setting('search_path')
+    max_errors bigint default 0, runs_on text default 'auto', primary_key boolean default true, search_path text default pg_catalog.current_setting('search_path')
 ) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -571,6 +572,7 @@ begin
     job.key_columns := key;
     job.mode := coalesce(mode, 'create');
     job.incremental := coalesce(incremental, false);
+    job.primary_key := coalesce(primary_key, true);
     job.workers := workers;
     job.max_errors := max_errors;
     job.search_path := search_path;
@@ -606,5 +608,5 @@ begin
 end
 $function$;
 
-comment on function dbscore.create_job(text, text[], text, text, text, text, text, boolean, integer, integer, bigint, text, text) is
+comment on function dbscore.create_job(text, text[], text, text, text, text, text, boolean, integer, integer, bigint, text, boolean, text) is
     'Plans a job: checks everything, makes the tables; nothing is scored yet.';

@@ -136,9 +136,9 @@ begin
         return format('select count(*)::integer as n, %s, %s %s', keys, dbscore.packing(signature, columns), picked);
     end if;
     -- what changed may be any number of rows: some thousand at a time, all seen by one snapshot
-    return format('select count(*)::integer as n, %s, %s, count(distinct 1) filter (where false) from (select %s, (row_number() over () - 1) / 8192 as dbscore_batch %s) as changed group by dbscore_batch',
+    return format('select count(*)::integer as n, %s, %s, count(distinct 1) filter (where false) from (select %s, (row_number() over () - 1) / %s as dbscore_batch %s) as changed group by dbscore_batch',
                   keys, dbscore.packing(signature, columns),
-                  (select string_agg(distinct format('%s.%I', dbscore.source_alias(job), c), ', ') from unnest(job.key_columns || columns) c), picked);
+                  (select string_agg(distinct format('%s.%I', dbscore.source_alias(job), c), ', ') from unnest(job.key_columns || columns) c), dbscore.rows_at_once(signature), picked);
 end
 $function$;
 
@@ -205,14 +205,18 @@ declare
         replace(array_to_string(job.key_columns, ', '), '%', '%%') || ' = %s: %s', wrong_keys);
     packed record;
     scored record;
+    -- fetched one by one: a loop over the query would have ten of them in memory at once, and later fifty
+    batches refcursor;
     wrong integer[];
     described text;
 begin
     rows := 0;
     errors := 0;
     perform set_config('search_path', job.search_path, true);
-    for packed in execute packing
+    open batches no scroll for execute packing;
     loop
+        fetch batches into packed;
+        exit when not found;
         continue when packed.n = 0;
         execute scoring into scored using packed.numbers, packed.integers, packed.texts;
         wrong := '{}';
@@ -229,6 +233,7 @@ begin
               packed.k1, packed.k2, packed.k3, packed.k4, packed.k5, packed.k6, packed.k7, packed.k8;
         rows := rows + packed.n - pg_catalog.cardinality(wrong);
     end loop;
+    close batches;
 end
 $function$;
 
@@ -352,7 +357,7 @@ begin
         execute format('drop table %s', job.staging_table);
         update dbscore.job j set staging_table = null where j.job_id = job.job_id;
     end if;
-    if not exists (select from pg_index i where i.indrelid = job.into_table::regclass and i.indisprimary)
+    if job.primary_key and not exists (select from pg_index i where i.indrelid = job.into_table::regclass and i.indisprimary)
         and exists (select from dbscore.job j where j.into_table = job.into_table and j.mode = 'create' and j.status <> 'done')
     then
         -- after the rows: sorted once, and proof that no key has two predictions of a version
@@ -469,21 +474,22 @@ $procedure$;
 
 create or replace procedure dbscore.score_table(
     reference text, source regclass, key text, into_table text, where_clause text default null, chunk_rows integer default null,
-    mode text default null, incremental boolean default false, max_errors bigint default 0, inout job_id integer default null
+    mode text default null, incremental boolean default false, max_errors bigint default 0, primary_key boolean default true,
+    inout job_id integer default null
 )
 language plpgsql
 as $procedure$
 begin
     job_id := dbscore.create_job(
         reference, pg_catalog.regexp_split_to_array(pg_catalog.btrim(key), '\s*,\s*'), into_table, source => source::pg_catalog.text, where_clause => where_clause,
-        mode => mode, incremental => incremental, chunk_rows => chunk_rows, workers => 1, max_errors => max_errors, runs_on => 'server');
+        mode => mode, incremental => incremental, chunk_rows => chunk_rows, workers => 1, max_errors => max_errors, runs_on => 'server', primary_key => primary_key);
     raise notice 'job %', job_id;
     commit;
     call dbscore.resume_job(job_id);
 end
 $procedure$;
 
-comment on procedure dbscore.score_table(text, regclass, text, text, text, integer, text, boolean, bigint, integer) is
+comment on procedure dbscore.score_table(text, regclass, text, text, text, integer, text, boolean, bigint, boolean, integer) is
     'Scores a table or view in this session, a transaction a chunk: call dbscore.score_table(''churn'', ''customers'', key => ''id'', into_table => ''churn_scores'').';
 comment on procedure dbscore.resume_job(integer) is 'Goes on with a job in this session.';
 comment on procedure dbscore.cancel_job(integer) is 'Stops a job''s workers; it can be resumed.';

@@ -11,7 +11,8 @@
 --   integers  the bigint features that stay one: the value, and 1 where it is NULL
 --   a1..am    the array features, in binary form; whatever the value was, each row has as many elements as the feature
 --   texts     the text features, one feature's behind the other's
--- An array feature's shape is among the numbers: NULL, 0 where it fits, -1 with several dimensions, else its elements.
+-- An array feature's shape is among the numbers: NULL, 0 where it fits, -1 with several dimensions, -2 with no
+-- element, else how many it has.
 
 -- whether binary COPY passes a key on as it is: it does not where the type has no binary form, and an array of arrays
 -- would have one size for all
@@ -19,6 +20,21 @@ create or replace function dbscore.has_binary_form(type text) returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
 return (select t.typsend <> 0 and t.typreceive <> 0 and t.typcategory <> 'A' from pg_type t where t.oid = to_regtype(type));
+
+-- in pairs of pairs, so that a row of thousands is not copied once for each
+create or replace function dbscore.joined(pieces text[]) returns text
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    half constant integer := cardinality(pieces) / 2;
+begin
+    if half = 0 then
+        return pieces[1];
+    end if;
+    return format('(%s || %s)', dbscore.joined(pieces[:half]), dbscore.joined(pieces[half + 1:]));
+end
+$function$;
 
 create or replace function dbscore.client_packing(job dbscore.job, signature jsonb, columns text[]) returns text
 language plpgsql stable
@@ -60,14 +76,14 @@ begin
             arrays := arrays || format('pg_catalog.array_send(pg_catalog.array_agg(case when %s then %s::%s[] else pg_catalog.array_fill(null::%3$s, array[%4$s]) end))',
                                        fits, value, element, feature ->> 'width');
             numbers := numbers || format(sent, format(
-                'case when %s then 0 when pg_catalog.array_ndims(%2$s) > 1 then -1 else pg_catalog.cardinality(%2$s) end', fits, value));
+                'case when %s then 0 when pg_catalog.array_ndims(%2$s) > 1 then -1 when pg_catalog.cardinality(%2$s) = 0 then -2 else pg_catalog.cardinality(%2$s) end', fits, value));
         else
             numbers := numbers || format(sent, case feature ->> 'type' when 'boolean' then value || '::integer' else value end);
         end if;
     end loop;
     return concat_ws(', ', 'count(*) as n', array_to_string(packed, ', '),
-        case when numbers = '{}' then 'null::bytea' else format('pg_catalog.string_agg(%s, '''')', array_to_string(numbers, ' || ')) end || ' as numbers',
-        case when integers = '{}' then 'null::bytea' else format('pg_catalog.string_agg(%s, '''')', array_to_string(integers, ' || ')) end || ' as integers',
+        case when numbers = '{}' then 'null::bytea' else format('pg_catalog.string_agg(%s, '''')', dbscore.joined(numbers)) end || ' as numbers',
+        case when integers = '{}' then 'null::bytea' else format('pg_catalog.string_agg(%s, '''')', dbscore.joined(integers)) end || ' as integers',
         (select string_agg(format('%s as a%s', a, i), ', ' order by i) from unnest(arrays) with ordinality as pieces (a, i)),
         case when texts = '{}' then 'null::text[]' else array_to_string(texts, ' || ') end || ' as texts');
 end
@@ -115,6 +131,7 @@ end
 $function$;
 
 comment on function dbscore.has_binary_form(text) is 'Whether a key of a type is passed on in binary form.';
+comment on function dbscore.joined(text[]) is 'One expression that concatenates others.';
 comment on function dbscore.client_packing(dbscore.job, jsonb, text[]) is 'The select list that packs rows for a worker that scores in its own process.';
 comment on function dbscore.client_parts(integer, dbscore.chunk) is 'The parts of a piece whose rows cannot be packed, and the queries that pack them.';
 comment on function dbscore.client_statement(dbscore.job, dbscore.chunk, jsonb, text[]) is 'The query that packs a chunk''s rows for a worker that scores in its own process.';

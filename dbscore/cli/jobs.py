@@ -68,6 +68,10 @@ def score(  # noqa: PLR0913 - one option each
     incremental: Annotated[
         bool, typer.Option("--incremental", help="Only rows that have no prediction of this version yet.")
     ] = False,
+    primary_key: Annotated[
+        bool,
+        typer.Option(help="Whether a table that the job makes gets a primary key, of the key and the version."),
+    ] = True,
     max_errors: Annotated[
         int,
         typer.Option(min=0, help="How many rows the model cannot score may go to <into>_errors; more, and it fails."),
@@ -99,6 +103,7 @@ def score(  # noqa: PLR0913 - one option each
         chunk_rows=chunk_rows,
         workers=workers,
         max_errors=max_errors,
+        primary_key=primary_key,
         runs_on=where_to_run,
     )
     _run(

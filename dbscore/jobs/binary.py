@@ -174,8 +174,8 @@ def without(column: Field, left_out: np.ndarray[Any, Any]) -> Field:
     return kept
 
 
-def copied(columns: Sequence[Field], rows: int) -> bytes:
-    """Return columns as the rows that `COPY ... FROM STDIN (FORMAT binary)` takes."""
+def copied(columns: Sequence[Field], rows: int) -> tuple[bytes, ...]:
+    """Return columns as the rows, in pieces, that `COPY ... FROM STDIN (FORMAT binary)` takes."""
     count = np.full(rows, len(columns), ">i2").view("V2")
     # what has one size is put together by numpy, and the rest joined
     parts: list[Field] = []
@@ -192,7 +192,7 @@ def copied(columns: Sequence[Field], rows: int) -> bytes:
         body = parts[0].tobytes()
     else:
         body = b"".join(chain.from_iterable(zip(*map(_pieces, parts), strict=True)))
-    return SIGNATURE + body + TRAILER
+    return SIGNATURE, body, TRAILER
 
 
 def _joined(columns: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:

@@ -40,6 +40,7 @@ select dbscore.create_job(
     chunk_rows => %(chunk_rows)s::integer,
     workers => %(workers)s::integer,
     max_errors => %(max_errors)s::bigint,
+    primary_key => %(primary_key)s::boolean,
     runs_on => %(runs_on)s)
 """
 
@@ -69,6 +70,7 @@ def create(connection: Connection, reference: str, options: JobOptions) -> Job:
             "chunk_rows": options.chunk_rows,
             "workers": options.workers,
             "max_errors": options.max_errors,
+            "primary_key": options.primary_key,
             "runs_on": options.runs_on,
         },
     )

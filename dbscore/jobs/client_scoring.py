@@ -30,7 +30,7 @@ from dbscore.runtime.row import Refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dbscore.runtime.batch import Answer
+    from dbscore.runtime.answers import Answer
 
 __all__ = ["ClientScorer"]
 
@@ -242,13 +242,12 @@ class ClientScorer:
     def _answer(self, packed: dict[str, Any], count: int) -> Answer:
         batch = self._batch
         texts = packed["texts"] or []
-        return batch.score(
-            self._model,
-            self._numbers(packed) if batch.width else None,
-            binary.matrix(packed["integers"], "int64", 2 * len(batch.integers)) if batch.integers else None,
-            [texts[i * count : (i + 1) * count] for i in range(len(batch.texts))],
-            tick=self._tick,
-        )
+        numbers = self._numbers(packed) if batch.width else None
+        integers = binary.matrix(packed["integers"], "int64", 2 * len(batch.integers)) if batch.integers else None
+        words = [texts[i * count : (i + 1) * count] for i in range(len(batch.texts))]
+        # a double out of a float32's range is an infinity there, without a word
+        with np.errstate(all="ignore"):
+            return batch.score(self._model, numbers, integers, words, tick=self._tick)
 
     def _numbers(self, packed: dict[str, Any]) -> np.ndarray[Any, Any]:
         """Return the numbers as Batch has them: those of an array feature stand in front of its shape."""

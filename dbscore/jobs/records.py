@@ -28,6 +28,7 @@ class JobOptions:
         chunk_rows: About how many rows one transaction scores; None lets the database choose.
         workers: How many connections score at the same time.
         max_errors: How many rows that the model cannot score may go to `<into>_errors`, before the job fails.
+        primary_key: Whether a table that the job makes gets one, the key and the version, when all rows are there.
         runs_on: Where the model runs: `server`, `client` (in the workers' process), or `auto`: on the server where
             it can.
     """
@@ -42,6 +43,7 @@ class JobOptions:
     chunk_rows: int | None = None
     workers: int = 2
     max_errors: int = 0
+    primary_key: bool = True
     runs_on: str = "auto"
 
 

@@ -104,7 +104,8 @@ class Target:
     def copy(self, columns: Sequence[binary.Field], rows: int) -> None:
         """Write rows, within the transaction that the connection is in."""
         with self._connection.cursor().copy(self._copy) as copy:
-            copy.write(binary.copied(columns, rows))
+            for piece in binary.copied(columns, rows):
+                copy.write(piece)
 
     def flush(self, *, last: bool) -> None:
         """Let what was copied arrive.

@@ -17,7 +17,7 @@ from dbscore.errors import SchemaError
 __all__ = ["sha256", "text"]
 
 # each may import from those before it
-_MODULES = ("model", "sessions", "row", "scorer", "batch", "frame")
+_MODULES = ("model", "sessions", "row", "scorer", "answers", "batch", "frame")
 # what would end the literals that the text stands in; PL/Python puts a tab in front of each line
 _FORBIDDEN = ("'''", "$runtime$", "$body$", "$python$", "\t")
 

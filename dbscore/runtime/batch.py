@@ -6,7 +6,8 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from dbscore.runtime.row import Refusal, Row
+from dbscore.runtime.answers import Answer, alike, typed
+from dbscore.runtime.row import SHOWN, Refusal, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,36 +18,13 @@ if TYPE_CHECKING:
 
 # NULL among numbers is a NaN that no computation makes; sql/010_frame.sql has the same bits
 NULL_BITS = {8: 0x7FF8000000000DB5, 4: 0x7FC00DB5}
-# what an array feature's shape says, behind its numbers: nothing (a NULL) where it fits; else that it has several
-# dimensions, that it is NULL, or how many elements it has
-NESTED, ABSENT = -1, -2
+# what an array feature's shape says, behind its numbers: that it fits, has several dimensions or no element, else how
+# many elements; NULL where the array is
+FITS, NESTED, EMPTY = 0, -1, -2
 # a slice is short enough to be cancelled within a second, and small enough for the processor's cache
 SLICE_SECONDS = 0.05
 FIRST_SLICE, LARGEST_SLICE = 256, 4096
 TICK_SECONDS = 0.1
-
-
-class Answer:
-    """What a frame gave.
-
-    Attributes:
-        predictions: Of the output's own dtype, shape (rows,) or (rows, width); any value where `nulls` is true.
-        probabilities: float64, shape (rows, classes); None where the model has none.
-        nulls: bool, shape (rows,): rows without a prediction, for a NULL feature or an error.
-        errors: The rows that the model cannot take, and why.
-    """
-
-    def __init__(
-        self,
-        predictions: np.ndarray[Any, Any],
-        probabilities: np.ndarray[Any, Any] | None,
-        nulls: np.ndarray[Any, Any],
-        errors: dict[int, str],
-    ) -> None:
-        self.predictions = predictions
-        self.probabilities = probabilities
-        self.nulls = nulls
-        self.errors = errors
 
 
 class Batch:
@@ -130,14 +108,18 @@ class Batch:
             self._look_at_integers(index, integers[:, 2 * place], integers[:, 2 * place + 1], nulls, suspects)
         words = [self._look_at_texts(i, column, nulls, suspects) for i, column in zip(self.texts, texts)]
         errors: dict[int, str] = {}
+
+        def values(row: int) -> list[Any]:
+            return self._values(row, numbers, integers, texts)
+
         for row in np.flatnonzero(suspects & ~nulls).tolist():
             try:
-                nulls[row] = not self._fill(model, row, numbers, integers, texts)
+                nulls[row] = not self.row.fill(model, values(row))
             except Refusal as refusal:
                 errors[row], nulls[row] = refusal.message, True
         with np.errstate(all="ignore"):
             feeds = {t: self._tensor(t, numbers, integers, words, nulls, rows) for t in self.tensors}
-        outputs = self._run(model, feeds, rows, tick, nulls, errors)
+        outputs = self._run(model, feeds, tick, nulls, errors, values)
         model.calls += rows
         return Answer(outputs[0], outputs[1] if self.probabilities else None, nulls, errors)
 
@@ -178,10 +160,10 @@ class Batch:
     ) -> None:
         import numpy as np
 
-        suspects |= ~np.isnan(shapes) & (shapes != ABSENT)
+        suspects |= (shapes != FITS) & ~np.isnan(shapes)
         if self.features[index]["null_policy"] == "null":
             # a NULL as an element of an array is refused, a NULL for all of it gives NULL
-            nulls |= shapes == ABSENT
+            nulls |= _is_null(shapes)
 
     def _look_at_integers(
         self,
@@ -224,15 +206,14 @@ class Batch:
         stand_in = "" if missing is None else missing
         return [stand_in if value is None else value for value in values]
 
-    def _fill(
+    def _values(
         self,
-        model: Model,
         row: int,
         numbers: np.ndarray[Any, Any],
         integers: np.ndarray[Any, Any],
         texts: Sequence[Sequence[str | None]],
-    ) -> bool:
-        """Give one row to Row, as the values that a call would have had."""
+    ) -> list[Any]:
+        """Return one row as the values that a call would have had."""
         values: list[Any] = [None] * len(self.features)
         for index, start in self.starts.items():
             values[index] = self._value(index, numbers[row, start : start + self.features[index]["width"] + 1])
@@ -241,17 +222,18 @@ class Batch:
             values[index] = None if missing else value
         for index, column in zip(self.texts, texts):
             values[index] = column[row]
-        return self.row.fill(model, values)
+        return values
 
     def _value(self, index: int, numbers: np.ndarray[Any, Any]) -> Any:
         feature = self.features[index]
         width, kind = feature["width"], feature["type"]
         null, plain = _is_null(numbers).tolist(), numbers.tolist()
         if self._has_shape(index):
-            if plain[width] == ABSENT:
+            if null[width]:
                 return None
-            if not null[width]:
-                said = "of more than one dimension" if plain[width] == NESTED else f"of {int(plain[width])} elements"
+            if plain[width] != FITS:
+                count = 0 if plain[width] == EMPTY else int(plain[width])
+                said = "of more than one dimension" if plain[width] == NESTED else f"of {count} elements"
                 self.row.refuse(
                     f"feature {feature['name']} is an array {said}, not of {width} numbers",
                     f"Pass a one-dimensional array of {width} numbers.",
@@ -301,14 +283,15 @@ class Batch:
         self,
         model: Model,
         feeds: dict[str, np.ndarray[Any, Any]],
-        rows: int,
         tick: Callable[[], object],
         nulls: np.ndarray[Any, Any],
         errors: dict[int, str],
+        values: Callable[[int], list[Any]],
     ) -> list[np.ndarray[Any, Any]]:
         """Run the model over slices of the rows; return the wanted outputs of all of them."""
         import numpy as np
 
+        rows = len(nulls)
         wanted = [o for o in (self.prediction, self.probabilities) if o is not None]
         pieces: list[list[np.ndarray[Any, Any]]] = [[] for _ in wanted]
         fixed = model.session.get_inputs()[0].shape[0]
@@ -316,8 +299,9 @@ class Batch:
         size, start, ticked = min(FIRST_SLICE, largest), 0, time.monotonic()
         while start < rows:
             end, begin = min(rows, start + size), time.monotonic()
-            for piece, output, answer in zip(pieces, wanted, self._slice(model, feeds, start, end, nulls, errors)):
-                piece.append(_typed(answer, output, end - start))
+            answers = self._slice(model, feeds, start, end, nulls, errors, values)
+            for piece, output, answer in zip(pieces, wanted, answers):
+                piece.append(typed(answer, output, end - start))
             start, now = end, time.monotonic()
             # as many rows as are scored in a twentieth of a second; it grows step by step
             size = max(1, min(largest, int(size * min(4.0, SLICE_SECONDS / max(now - begin, 1e-9)))))
@@ -325,7 +309,7 @@ class Batch:
                 tick()
                 ticked = time.monotonic()
         return [
-            np.concatenate(piece) if len(piece) > 1 else piece[0] if piece else _typed(np.empty(0), output, 0)
+            np.concatenate(piece) if len(piece) > 1 else piece[0] if piece else typed(np.empty(0), output, 0)
             for piece, output in zip(pieces, wanted)
         ]
 
@@ -337,6 +321,7 @@ class Batch:
         end: int,
         nulls: np.ndarray[Any, Any],
         errors: dict[int, str],
+        values: Callable[[int], list[Any]],
     ) -> list[np.ndarray[Any, Any]]:
         """Run the model over a slice; where ONNX Runtime refuses it, find the row that it refuses."""
         import numpy as np
@@ -348,12 +333,14 @@ class Batch:
             if end - start > 1:
                 middle = (start + end) // 2
                 halves = (
-                    self._slice(model, feeds, start, middle, nulls, errors),
-                    self._slice(model, feeds, middle, end, nulls, errors),
+                    self._slice(model, feeds, start, middle, nulls, errors, values),
+                    self._slice(model, feeds, middle, end, nulls, errors, values),
                 )
-                return [np.concatenate(_alike(*pair)) for pair in zip(*halves)]
+                return [np.concatenate(alike(*pair)) for pair in zip(*halves)]
             if not nulls[start]:
-                errors[start], nulls[start] = f"{self.row.name}: ONNX Runtime cannot score the row: {error}", True
+                shown = f"{values(start)!r:.{SHOWN}}"
+                errors[start] = f"{self.row.name}: ONNX Runtime cannot score the row {shown}: {error}"
+                nulls[start] = True
             return [np.empty((1, 0)) for _ in wanted]
         return [a.reshape(end - start, -1) for a in answers]
 
@@ -371,35 +358,3 @@ def _at_most(bound: float, dtype: np.dtype[Any]) -> Any:
     with np.errstate(over="ignore"):
         rounded = np.float64(bound).astype(dtype)
     return np.nextafter(rounded, dtype.type(0)) if rounded > np.float64(bound) else rounded
-
-
-def _alike(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> tuple[Any, Any]:
-    """Return two answers with the same number of columns: a row that could not be scored has none."""
-    import numpy as np
-
-    model = first if first.shape[1] >= second.shape[1] else second
-
-    def like(answer: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        shape = (len(answer), model.shape[1])
-        return answer.astype(model.dtype) if answer.shape == shape else np.zeros(shape, model.dtype)
-
-    return like(first), like(second)
-
-
-def _typed(answer: np.ndarray[Any, Any], output: dict[str, Any], rows: int) -> np.ndarray[Any, Any]:
-    """Return an output in the dtype of its SQL type, shape (rows,), or (rows, width) where it is an array."""
-    import numpy as np
-
-    kind = output["type"].removesuffix("[]")
-    dtype = {
-        "double precision": np.float64,
-        "real": np.float32,
-        "bigint": np.int64,
-        "integer": np.int32,
-        "smallint": np.int16,
-        "boolean": np.bool_,
-    }.get(kind, object)
-    many = output["type"].endswith("[]")
-    if answer.size == 0:
-        return np.zeros((rows, output["width"]) if many else rows, dtype)
-    return answer.astype(dtype, copy=False).reshape((rows, -1) if many else rows)
