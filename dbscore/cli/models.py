@@ -76,6 +76,12 @@ def deploy(  # noqa: PLR0913 - one option each
             trusted_types=trust_type or (),
             accept_mismatch=accept_mismatch,
         )
+        engines = c.status().engines
+    if not engines:
+        notify(
+            f"warning: this server cannot score, and {version.reference} has no SQL functions; until it can, `dbscore "
+            "score` does, whose workers run the model. `dbscore status` says what the server lacks"
+        )
     _show(version, as_json=as_json)
 
 

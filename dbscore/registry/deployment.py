@@ -43,6 +43,9 @@ def deploy(
 ) -> Version:
     """Store a converted model as the next version, make its functions, compare what they answer.
 
+    A server without PL/Python has no functions: the version is stored for the workers of jobs, which score in their
+    own process.
+
     The first version becomes the champion. The same bytes with the same signature are the same version: it is
     returned, and nothing is stored.
 
@@ -60,7 +63,7 @@ def deploy(
         NameRefusedError: The name is no identifier, too long, or something else has it.
         ParityError: The converted model disagrees with the native one, there or in the database.
         FeatureError: A table lacks a feature's column.
-        ServerError: The server cannot run the model.
+        ServerError: The server's Python lacks what its functions need.
     """
     refuse_name(name)
     if conversion.parity is not None and conversion.parity.total_mismatches and accept_mismatch is None:
@@ -78,7 +81,7 @@ def deploy(
         refuse_collision(connection, name, existing, _functions(connection, version).names())
         publish_version(connection, version, row_types=row_types)
         grant_all(connection, version, roles)
-        _compare(connection, version, conversion, accept_mismatch=accept_mismatch)
+        _record_parity(connection, version, conversion, accept_mismatch=accept_mismatch)
         if not existing and alias != CHAMPION:
             promote(connection, name, version.number, alias=CHAMPION, reason="first version")
     elif new_tables(connection, name, row_types):
@@ -130,24 +133,15 @@ def _functions(connection: Connection, version: Version) -> FunctionSet:
     return version_functions(schema.models_schema(connection), version)
 
 
-def _compare(connection: Connection, version: Version, conversion: Conversion, *, accept_mismatch: str | None) -> None:
-    """Compare what the functions answer with the native model, and keep the whole comparison with the version."""
-    parity, checks = conversion.parity, conversion.checks
-    if parity is None or checks is None:
-        # nothing was there to compare with; a conversion has both or neither
+def _record_parity(
+    connection: Connection, version: Version, conversion: Conversion, *, accept_mismatch: str | None
+) -> None:
+    """Keep the whole comparison with the version: what the functions answer, where there are any, is part of it."""
+    parity = conversion.parity
+    if parity is None:
         return
-    wrong = verify(connection, _functions(connection, version), checks, parity.tolerance)
-    if wrong and accept_mismatch is None:
-        raise ParityError(
-            f"{version.reference}: the functions in the database disagree with the native model on {len(wrong)} of "
-            f"{len(checks.rows)} rows: {'; '.join(wrong[:5])}",
-            remedy="Compare the server's onnxruntime with the client's (`dbscore status`).",
-        )
-    parity = replace(
-        parity,
-        rows={**parity.rows, "database": len(checks.rows)},
-        mismatches={**parity.mismatches, "database": len(wrong)},
-    )
+    if schema.has_engine(connection):
+        parity = _compared(connection, version, conversion, parity, accept_mismatch=accept_mismatch)
     accepted = parity.total_mismatches > 0
     connection.execute(
         update(tables.version)
@@ -160,6 +154,28 @@ def _compare(connection: Connection, version: Version, conversion: Conversion, *
             mismatch_accepted_by=func.session_user() if accepted else None,
             mismatch_reason=accept_mismatch if accepted else None,
         )
+    )
+
+
+def _compared(
+    connection: Connection, version: Version, conversion: Conversion, parity: Parity, *, accept_mismatch: str | None
+) -> Parity:
+    """Return the comparison with what the functions answer added."""
+    checks = conversion.checks
+    if checks is None:
+        # a conversion has both or neither
+        return parity
+    wrong = verify(connection, _functions(connection, version), checks, parity.tolerance)
+    if wrong and accept_mismatch is None:
+        raise ParityError(
+            f"{version.reference}: the functions in the database disagree with the native model on {len(wrong)} of "
+            f"{len(checks.rows)} rows: {'; '.join(wrong[:5])}",
+            remedy="Compare the server's onnxruntime with the client's (`dbscore status`).",
+        )
+    return replace(
+        parity,
+        rows={**parity.rows, "database": len(checks.rows)},
+        mismatches={**parity.mismatches, "database": len(wrong)},
     )
 
 
@@ -178,6 +194,9 @@ def _refusal(name: str, parity: Parity) -> ParityError:
 
 
 def _refuse_server(connection: Connection) -> None:
+    """Refuse a server whose functions would not work; one that has none is for job workers."""
+    if not schema.has_engine(connection):
+        return
     problem = schema.python_problem(connection, schema.server_python(connection))
     if problem:
         raise ServerError(f"engine onnx cannot run here: {problem}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbscore import functions, schema
+from dbscore.errors import ServerError
 from dbscore.functions import ENGINE_SCHEMA
 from dbscore.registry.lookup import model_id, versions
 from dbscore.registry.naming import function_sets, version_function
@@ -24,6 +25,7 @@ def grant(connection: Connection, name: str, role: str) -> None:
 
     Raises:
         NotFoundError: There is no such model or role.
+        ServerError: The server has no PL/Python, so that there are no functions to grant.
     """
     _change_grants(connection, name, role, give=True)
 
@@ -43,6 +45,12 @@ def _change_grants(connection: Connection, name: str, role: str, *, give: bool) 
     schema.take_turns(connection)
     model_id(connection, name, lock=True)
     functions.refuse_unknown_role(connection, role)
+    if give and not schema.has_engine(connection):
+        raise ServerError(
+            f"{name} has no functions that {role} could be let execute: dbscore has no PL/Python here",
+            remedy="Here only members of the schema's owner score, since the workers of `dbscore score` read the "
+            "model's bytes. `dbscore status` says what the server lacks.",
+        )
     change = functions.grant if give else functions.revoke
     for in_schema, names in _names(connection, versions(connection, name)):
         change(connection, in_schema, names, [role])

@@ -1,4 +1,8 @@
-"""Making the functions of versions and aliases from what the registry says."""
+"""Making the functions of versions and aliases from what the registry says.
+
+A server without PL/Python has no functions: its versions are in the registry only, and job workers score them. They
+are made when dbscore is installed again after PL/Python came.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +48,8 @@ def publish_version(connection: Connection, version: Version, *, row_types: Sequ
     Raises:
         FeatureError: A table named now lacks a feature's column; one named earlier is passed over.
     """
+    if not schema.has_engine(connection):
+        return
     known = _row_types(connection, version)
     functions.create_version(
         connection,
@@ -56,6 +62,8 @@ def publish_version(connection: Connection, version: Version, *, row_types: Sequ
 
 def republish_version(connection: Connection, version: Version) -> None:
     """Make a version's SQL functions anew: a table may have been dropped and made again since they were."""
+    if not schema.has_engine(connection):
+        return
     functions.create_wrappers(
         connection,
         version_functions(schema.models_schema(connection), version),
@@ -66,6 +74,8 @@ def republish_version(connection: Connection, version: Version) -> None:
 
 def publish_alias(connection: Connection, version: Version, alias: str) -> None:
     """Make an alias's functions call the version's, whatever they called before."""
+    if not schema.has_engine(connection):
+        return
     models_schema = schema.models_schema(connection)
     functions.create_alias(
         connection,

@@ -116,7 +116,7 @@ def _drop_artifact(connection: Connection, sha256: str) -> None:
     used = connection.scalar(select(tables.version.c.version_id).where(tables.version.c.sha256 == sha256).limit(1))
     if used is None:
         connection.execute(delete(tables.artifact).where(tables.artifact.c.sha256 == sha256))
-        functions.forget(connection, sha256)
+        _forget(connection, sha256)
 
 
 def forget_unused(connection: Connection, content: bytes) -> None:
@@ -126,4 +126,10 @@ def forget_unused(connection: Connection, content: bytes) -> None:
     lock_artifact(connection, sha256)
     stored = connection.scalar(select(tables.artifact.c.sha256).where(tables.artifact.c.sha256 == sha256))
     if stored is None:
+        _forget(connection, sha256)
+
+
+def _forget(connection: Connection, sha256: str) -> None:
+    """Remove the server's copy, where the server scores at all."""
+    if schema.has_engine(connection):
         functions.forget(connection, sha256)

@@ -32,6 +32,7 @@ __all__ = [
     "become_owner",
     "functions_are_current",
     "functions_were_made",
+    "has_engine",
     "install",
     "install_for_owner",
     "installation_row",
@@ -104,8 +105,18 @@ def functions_are_current(connection: Connection) -> bool:
 
 
 def functions_were_made(connection: Connection) -> None:
-    """Record that the versions' functions were made by what is installed now."""
-    connection.execute(update(tables.installation).values(functions_sha256=sql_sha256()))
+    """Record that the versions' functions were made by what is installed now; or that they are still to be made.
+
+    Without PL/Python there are none: the first installation after it came makes them.
+    """
+    made = sql_sha256() if has_engine(connection) else None
+    connection.execute(update(tables.installation).values(functions_sha256=made))
+
+
+def has_engine(connection: Connection) -> bool:
+    """Return whether functions that score can be made: PL/Python is there, and dbscore's part of it."""
+    there = "select to_regprocedure('dbscore_engine.create_functions(text, text, jsonb)') is not null"
+    return bool(scalar(connection, there))
 
 
 def install_for_owner(connection: Connection) -> str | None:

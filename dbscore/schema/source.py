@@ -69,7 +69,7 @@ def printed_sql(part: str = "all", *, owner: str | None = None, models: str = "m
                 "insert into dbscore.installation (models_schema, package_version, sql_sha256, functions_sha256)"
                 " values ({}, {}, {}, {});"
             )
-            .format(models, package_version(), sql_sha256(), sql_sha256())
+            .format(models, package_version(), sql_sha256(), sql_sha256() if plpython else None)
             .as_string()
         )
         if owner:

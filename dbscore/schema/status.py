@@ -27,7 +27,8 @@ class Status:
         models_schema: Where the generated functions are.
         owner: The role that owns the schema, and may deploy.
         server_version: PostgreSQL's.
-        engines: What can compute a version here: `onnx` needs PL/Python and its packages; empty where nothing can.
+        engines: What can compute a version in this server: `onnx` needs PL/Python and its packages; empty where
+            nothing can, and versions are scored by the workers of `dbscore score` only, in their own process.
         python: The server's Python and its packages' versions; None without PL/Python.
         models: How many models there are.
         problems: What stands in the way, each with its remedy.
@@ -54,6 +55,7 @@ def status(connection: Connection) -> Status:
     pin_search_path(connection)
     found = installation_row(connection)
     problems = []
+    python = server_python(connection)
     if found is None:
         problems.append("dbscore is not installed in this database: run `dbscore install`")
     elif found.sql_sha256 != sql_sha256():
@@ -61,9 +63,8 @@ def status(connection: Connection) -> Status:
             f"the schema is of dbscore {found.package_version}, this package is {package_version()}, and their SQL "
             "differs: run `dbscore upgrade`"
         )
-    elif found.functions_sha256 != sql_sha256():
+    elif python is not None and found.functions_sha256 != sql_sha256():
         problems.append("the versions' functions were made by another dbscore: run `dbscore upgrade`")
-    python = server_python(connection)
     problem = python_problem(connection, python)
     if problem:
         problems.append(problem)
@@ -100,7 +101,8 @@ def python_problem(connection: Connection, python: dict[str, str] | None) -> str
             return "PL/Python is there, but dbscore's part of it is not: run `dbscore install` as a superuser"
         return (
             "this server has no PL/Python, which engine onnx needs: on Debian and Ubuntu run "
-            f"`apt-get install postgresql-plpython3-{major}` on its machine, then `dbscore install`"
+            f"`apt-get install postgresql-plpython3-{major}` on its machine, then `dbscore install`; until then "
+            "versions have no SQL functions, and `dbscore score` scores them in its own process"
         )
     lacking = {name: python[f"{name}_error"] for name in SERVER_PACKAGES if name not in python}
     if not lacking:

@@ -24,7 +24,9 @@ ROWS = 4000
 @pytest.fixture
 def source(client: Client, db: Connection) -> Client:
     """4000 rows in `readings`, wide enough for many blocks, and a regression `sum2` of a and b."""
-    db.execute("create table readings (id bigint primary key, a float8, b float8, padding text default repeat('x', 100))")
+    db.execute(
+        "create table readings (id bigint primary key, a float8, b float8, padding text default repeat('x', 100))"
+    )
     db.execute(f"insert into readings (id, a, b) select i, i, 1 from generate_series(1, {ROWS}) i")
     db.execute("vacuum analyze readings")
     frame = pd.DataFrame(np.random.default_rng(0).normal(size=(50, 2)), columns=["a", "b"])
@@ -98,7 +100,9 @@ def test_rows_inserted_meanwhile_are_scored_and_rows_deleted_before_their_chunk_
     assert finished(db, job) == "done"
     assert once_each(db)
     # a prediction for a row that was deleted later stays; none was made for those deleted before
-    row = db.execute("select count(*) filter (where id <= 10), count(*) filter (where id between 3001 and 4000) from scores")
+    row = db.execute(
+        "select count(*) filter (where id <= 10), count(*) filter (where id between 3001 and 4000) from scores"
+    )
     assert row.fetchone() == (10, 0)
 
 
@@ -114,7 +118,10 @@ def test_a_storm_of_updates_inserts_and_vacuums_during_a_job_leaves_one_predicti
             while not stop.is_set():
                 turn += 1
                 other.execute("update readings set b = b + 1 where id %% 17 = %s", [turn % 17])
-                other.execute("insert into readings (id, a, b) select 10000 + %s * 10 + i, 1, 1 from generate_series(0, 9) i", [turn])
+                other.execute(
+                    "insert into readings (id, a, b) select 10000 + %s * 10 + i, 1, 1 from generate_series(0, 9) i",
+                    [turn],
+                )
                 other.execute("delete from readings where id = %s", [turn])
                 if turn % 5 == 0:
                     other.execute("vacuum readings")
@@ -133,14 +140,19 @@ def test_a_storm_of_updates_inserts_and_vacuums_during_a_job_leaves_one_predicti
     assert job.status == "done"
     row = db.execute("select count(*), count(distinct id) from scores").fetchone() or ()
     assert row[0] == row[1]
-    missing = db.execute("select count(*) from readings r where id <= 4000 and not exists (select from scores s where s.id = r.id)")
+    missing = db.execute(
+        "select count(*) from readings r where id <= 4000 and not exists (select from scores s where s.id = r.id)"
+    )
     assert missing.fetchone() == (0,)
     # what came after the last chunk's snapshot: an incremental job scores it
     source.score("sum2", JobOptions(key=("id",), into="scores", source="readings", mode="append", incremental=True))
     assert once_each(db)
 
 
-@pytest.mark.parametrize("rewrite", ["vacuum full readings", "cluster readings using readings_pkey", "alter table readings alter a type numeric"])
+@pytest.mark.parametrize(
+    "rewrite",
+    ["vacuum full readings", "cluster readings using readings_pkey", "alter table readings alter a type numeric"],
+)
 def test_a_table_that_is_rewritten_stops_the_job_and_a_retry_scores_the_rest_once(
     source: Client, db: Connection, rewrite: str
 ) -> None:
@@ -258,7 +270,9 @@ def test_a_role_that_may_not_write_there_is_refused_before_anything_is_scored(
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for schema public"):
         analyst.execute("select dbscore.create_job('sum2', '{id}', 'scores', source => 'readings')")
     db.execute("create table scores (id bigint, prediction float8, version integer, job_id integer)")
-    planning = "select dbscore.create_job('sum2', '{id}', 'scores', source => 'readings', mode => 'append', chunk_rows => 400)"
+    planning = (
+        "select dbscore.create_job('sum2', '{id}', 'scores', source => 'readings', mode => 'append', chunk_rows => 400)"
+    )
     with pytest.raises(psycopg.Error, match="lacks select, insert on the result table") as caught:
         analyst.execute(planning)
     assert caught.value.sqlstate == "ML010"

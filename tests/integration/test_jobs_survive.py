@@ -133,7 +133,7 @@ def wait_for(url: str, into: str, chunks: int, process: subprocess.Popen[str]) -
 def test_whatever_is_killed_at_a_random_moment_every_row_has_one_prediction_after_resuming(
     server: LocalServer, url: str, turn: int
 ) -> None:
-    moment = random.Random(turn)
+    moment = random.Random(turn)  # noqa: S311 - a moment, no secret
     kind = KILLED[turn % len(KILLED)]
     into = f"scores_{turn}"
     score = [

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import joblib
 import numpy as np
+import pandas as pd
+import psycopg
 import pytest
 from sklearn.linear_model import LogisticRegression
+from typer.testing import CliRunner
 
 from dbscore import Client, LocalServer
-from dbscore.errors import ServerError
+from dbscore.cli import app
+from dbscore.errors import DbscoreError, InUseError, NotFoundError, ServerError
 from dbscore.local.installation import find_embedded
 from tests.conftest import QUICK
 
@@ -32,22 +38,106 @@ def plain_url() -> Iterator[str]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def test_the_registry_installs_and_status_names_the_package_that_is_missing(plain_url: str) -> None:
-    with Client(plain_url) as client:
-        status = client.install()
-        assert status.server_version.startswith("18")
-        assert status.engines == ()
-        assert "apt-get install postgresql-plpython3-18" in status.problems[0]
-        assert client.install().installed
-
-
-def test_a_deployment_is_refused_with_the_command_and_nothing_is_stored(plain_url: str) -> None:
-    frame = np.random.default_rng(0).normal(size=(50, 2))
-    model = LogisticRegression().fit(frame, (frame[:, 0] > 0).astype(int))
+@pytest.fixture
+def plain(plain_url: str) -> Iterator[Client]:
     with Client(plain_url) as client:
         client.install()
-        with pytest.raises(ServerError, match="no PL/Python") as caught:
-            client.deploy("tip", model, sample=frame)
-        assert caught.value.sqlstate == "ML009"
-        assert client.models() == []
+        yield client
         client.uninstall()
+
+
+def frame() -> pd.DataFrame:
+    return pd.DataFrame(np.random.default_rng(0).normal(size=(50, 2)), columns=["a", "b"])
+
+
+def model(column: str = "a") -> LogisticRegression:
+    return LogisticRegression().fit(frame(), (frame()[column] > 0).astype(int))
+
+
+def test_the_registry_installs_and_status_names_the_package_that_is_missing(plain: Client) -> None:
+    status = plain.install()
+    assert status.server_version.startswith("18")
+    assert status.engines == ()
+    assert len(status.problems) == 1
+    assert "apt-get install postgresql-plpython3-18" in status.problems[0]
+    assert "`dbscore score` scores them in its own process" in status.problems[0]
+    assert plain.upgrade() == status
+
+
+def test_a_version_is_stored_without_functions(plain: Client, plain_url: str) -> None:
+    version = plain.deploy("tip", model(), sample=frame(), metrics={"auc": 0.9})
+    assert version.aliases == ("champion",)
+    assert version.parity is not None
+    assert version.parity["rows"]["sample"] == 50
+    assert "database" not in version.parity["rows"]
+    assert plain.deploy("tip", model(), sample=frame()) == version
+    with psycopg.connect(plain_url) as db:
+        assert db.execute("select reference, aliases, features from dbscore.versions").fetchall() == [
+            ("tip:1", ["champion"], ["a", "b"])
+        ]
+        assert db.execute("select * from dbscore.resolve('tip')").fetchone() == ("tip", 1)
+        in_models = "select count(*) from pg_proc where pronamespace = 'models'::regnamespace"
+        assert db.execute(in_models).fetchone() == (0,)
+
+
+def test_the_registry_s_moves_work_as_elsewhere(plain: Client, tmp_path: Path) -> None:
+    plain.deploy("tip", model(), sample=frame())
+    plain.deploy("tip", model("b"), sample=frame(), alias="challenger")
+    assert plain.promote("tip@challenger").aliases == ("challenger", "champion")
+    assert plain.rollback("tip").reference == "tip:1"
+    assert plain.export("tip", tmp_path / "tip.onnx") == (tmp_path / "tip.onnx").read_bytes()
+    with pytest.raises(InUseError):
+        plain.retire("tip:2")
+    plain.unalias("tip", "challenger")
+    assert plain.retire("tip:2").status == "retired"
+    assert [move.action for move in plain.history("tip")] == ["promote", "promote", "promote", "rollback", "remove"]
+    plain.drop("tip", with_aliases=True)
+    assert plain.models() == []
+
+
+def test_a_refused_deployment_leaves_nothing(plain: Client) -> None:
+    with pytest.raises(DbscoreError):
+        plain.deploy("tip", model(), sample=frame(), alias="v1")
+    assert plain.models() == []
+
+
+def test_a_grant_is_refused_and_says_who_scores(plain: Client, plain_url: str) -> None:
+    plain.deploy("tip", model(), sample=frame())
+    with psycopg.connect(plain_url, autocommit=True) as db:
+        db.execute("create role analyst")
+        try:
+            with pytest.raises(ServerError, match="no functions that analyst") as caught:
+                plain.grant("tip", "analyst")
+            plain.revoke("tip", "analyst")
+        finally:
+            db.execute("drop role analyst")
+    assert "only members of the schema's owner" in caught.value.remedy
+    with pytest.raises(NotFoundError, match="nobody"):
+        plain.grant("tip", "nobody")
+
+
+def test_the_command_line_warns_on_stderr(plain: Client, plain_url: str, tmp_path: Path) -> None:
+    joblib.dump(model(), tmp_path / "tip.joblib")
+    frame().to_csv(tmp_path / "rows.csv", index=False)
+    arguments = ["deploy", "tip", str(tmp_path / "tip.joblib"), "--sample", str(tmp_path / "rows.csv")]
+    result = CliRunner().invoke(app, [*arguments, "--trust-pickle", "--json", "--url", plain_url])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["reference"] == "tip:1"
+    assert "tip:1 has no SQL functions" in result.stderr
+    assert "score` does, whose workers run the model" in result.stderr
+
+
+def test_functions_are_made_when_pl_python_appears(url: str) -> None:
+    """The server lost dbscore's part of PL/Python, as if it had never been there, and gets it back."""
+    with psycopg.connect(url, autocommit=True) as db, Client(url) as client:
+        db.execute("drop schema dbscore_engine cascade")
+        db.execute("update dbscore.installation set functions_sha256 = null")
+        client.deploy("tip", model(), sample=frame())
+        client.deploy("tip", model("b"), sample=frame(), alias="challenger")
+        assert client.status().engines == ()
+        assert client.install().problems == ()
+        assert client.status().engines == ("onnx",)
+        row = db.execute("select models.tip(1, 0), models.tip_challenger_score(1, 0), models.tip_v1(1, 0)").fetchone()
+        assert row is not None
+        assert row[0] == 1
+        assert client.predict("tip:2", {"a": 0, "b": 1})["prediction"] == 1
