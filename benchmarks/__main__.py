@@ -1,49 +1,95 @@
 """Measure dbscore on a private server: `python -m benchmarks`.
 
-Prints one Markdown table to standard output and saves results/<date and time>.json. The machine may be shared: what is
-compared is run by turns, and a figure is the median of the rounds' ratios. The server does not wait for the disk
-(fsync is off).
+Prints Markdown tables to standard output and saves results/<date and time>.json, with the tables in the .md beside it.
+The machine may be shared: what is compared is run by turns; a figure of the whole-table arms is a ratio of medians,
+of the others the median of the rounds' ratios. The server does not wait for the disk (fsync is off).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from benchmarks import connections, memory, promotions, report, rows
+from benchmarks import connections, growth, memory, promotions, report, rows, tables, trips
 from benchmarks.bench import bench, say
-from benchmarks.workloads import create_tables, deploy
+from benchmarks.workloads import CLASSIFIERS, MODELS, create_tables, deploy
 
-ARMS = ("rows", "connections", "promotions", "memory")
+ARMS = ("tables", "growth", "rows", "connections", "promotions", "memory")
+# what an arm measures unless --models says otherwise; all models a row at a time take over ten minutes
+BY_DEFAULT = {
+    "tables": CLASSIFIERS,
+    "growth": ("lr", "gbm"),
+    "rows": ("lr", "gbm"),
+    "connections": ("lr", "forest"),
+    "memory": ("lr", "mixed"),
+}
+# what an arm can measure
+POSSIBLE = {"tables": CLASSIFIERS, "growth": CLASSIFIERS, "rows": MODELS}
 
 
 def main() -> int:
     """Run the arms; return 1 where a bound is missed."""
+    options = _options()
+    figures: list[report.Figure] = []
+    measured: list[tables.Measured] = []
+    models = {arm: _models(arm, options.models) for arm in options.arms}
+    with bench() as one:
+        about = {"machine": report.machine(), "versions": one.versions(), "fsync": "off", "rows": options.rows}
+        about["rounds"] = options.rounds
+        say("making the tables and the models")
+        create_tables(one, options.rows)
+        workloads = deploy(one, {name for names in models.values() for name in names})
+        by_name = {w.name: w for w in workloads}
+        chosen = {arm: [by_name[name] for name in names] for arm, names in models.items()}
+        if "tables" in options.arms:
+            wanted = chosen["tables"]
+            if options.trips.exists():
+                trips.create_table(one, options.trips)
+                wanted = wanted + trips.deploy(one, options.trips, models["tables"])
+            else:
+                say(f"without the trips: there is no {options.trips}")
+            measured += tables.measure(one, wanted, rounds=options.rounds)
+            figures += tables.figures(measured)
+        if "growth" in options.arms:
+            figures += growth.measure(one, chosen["growth"], rows=options.rows, rounds=options.rounds)
+        if "connections" in options.arms:
+            figures += connections.measure(one, chosen["connections"], rounds=3 * options.rounds)
+        if "promotions" in options.arms:
+            figures += promotions.measure(one, rounds=10 * options.rounds)
+        if "rows" in options.arms:
+            figures += rows.measure(one, chosen["rows"], rows=options.rows, rounds=options.rounds)
+        if "memory" in options.arms:
+            figures += memory.measure(one, chosen["memory"], rows=options.rows)
+    text = "\n\n".join(
+        part for part in (report.described(about), tables.markdown(measured), report.table(figures)) if part
+    )
+    print(text)
+    say(f"saved {report.save(figures, about=about, arms=measured, markdown=text)}")
+    return 0 if all(one.met is not False for one in figures) else 1
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows in the tables that are scanned")
     parser.add_argument("--rounds", type=int, default=3, help="how often each scan is measured")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
-    options = parser.parse_args()
-    figures: list[report.Figure] = []
-    with bench() as one:
-        about = {"machine": report.machine(), "versions": one.versions(), "fsync": "off", "rows": options.rows}
-        say("making the tables and the models")
-        create_tables(one, options.rows)
-        workloads = deploy(one)
-        by_name = {w.name: w for w in workloads}
-        if "connections" in options.arms:
-            few = [by_name["lr"], by_name["forest"]]
-            figures += connections.measure(one, few, rounds=3 * options.rounds)
-        if "promotions" in options.arms:
-            figures += promotions.measure(one, rounds=10 * options.rounds)
-        if "rows" in options.arms:
-            figures += rows.measure(one, workloads, rows=options.rows, rounds=options.rounds)
-        if "memory" in options.arms:
-            few = [by_name["lr"], by_name["mixed"]]
-            figures += memory.measure(one, few, rows=options.rows)
-    print(report.table(figures))
-    say(f"saved {report.save(figures, about=about)}")
-    return 0 if all(one.met is not False for one in figures) else 1
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=(*MODELS, "all"),
+        help="models of the arms tables, growth and rows; by default tables takes "
+        f"{', '.join(BY_DEFAULT['tables'])}, growth and rows take {', '.join(BY_DEFAULT['rows'])}",
+    )
+    parser.add_argument("--trips", type=Path, default=trips.TRIPS, help="the taxi trips, left out where they are not")
+    return parser.parse_args()
+
+
+def _models(arm: str, asked: list[str] | None) -> tuple[str, ...]:
+    """Return the models that an arm measures."""
+    if asked is None or arm not in POSSIBLE:
+        return BY_DEFAULT.get(arm, ())
+    return tuple(name for name in POSSIBLE[arm] if name in asked or "all" in asked)
 
 
 if __name__ == "__main__":

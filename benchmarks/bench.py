@@ -27,13 +27,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Bench", "bench", "say"]
 
+_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 # nothing here waits for a disk: what is measured is computing, and promotion's own work
 CONFIG = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
-    "shared_buffers": "512MB",
     "autovacuum": "off",
+    # the largest table of the growth arm and its results stay in memory, where there is enough of it
+    "shared_buffers": f"{min(4096, _MEMORY // 2**20 // 4)}MB",
+    # no checkpoint falls into an arm by chance; the arms of whole tables ask for one before each round
+    "max_wal_size": "8GB",
+    "checkpoint_timeout": "1h",
 }
 BARE = Path(__file__).resolve().parent / "bare.py"
 FEED_ROWS = 10_000
@@ -119,7 +124,16 @@ class Bench:
         query = "select current_setting('server_version'), dbscore_engine.python()"
         with self.connect() as connection:
             server, python = connection.execute(query).fetchone() or ("", {})
-        packages = ("dbscore", "numpy", "onnxruntime", "scikit-learn", "skl2onnx")
+        packages = (
+            "dbscore",
+            "numpy",
+            "onnxruntime",
+            "scikit-learn",
+            "skl2onnx",
+            "psycopg",
+            "adbc-driver-postgresql",
+            "pyarrow",
+        )
         client = {"python": platform.python_version(), **{name: version(name) for name in packages}}
         return {"postgresql": server, "server_python": python, "client": client}
 

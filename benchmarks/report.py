@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Figure", "machine", "ratio", "save", "table"]
+    from benchmarks.case import Measured
+
+__all__ = ["Figure", "described", "machine", "ratio", "save", "table"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -90,12 +92,45 @@ def machine() -> dict[str, object]:
     }
 
 
-def save(figures: Sequence[Figure], *, about: dict[str, object]) -> Path:
-    """Write the figures, with what they were measured on, to `results/<date and time, UTC>.json`; return the file."""
+def save(
+    figures: Sequence[Figure], *, about: dict[str, object], arms: Sequence[Measured] = (), markdown: str = ""
+) -> Path:
+    """Write what was measured to `results/<date and time, UTC>.json`, and as text to the .md beside it.
+
+    Args:
+        figures: The figures with their bounds.
+        about: What they were measured on.
+        arms: The whole-table arms, each with what its rounds took.
+        markdown: The tables, as they are printed.
+
+    Returns:
+        The JSON file.
+    """
     now = datetime.now(UTC)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{now:%Y-%m-%dT%H%M}.json"
-    rows = [{**asdict(one), "met": one.met} for one in figures]
-    content = {"measured_at": now.isoformat(timespec="seconds"), **about, "figures": rows}
+    content = {
+        "measured_at": now.isoformat(timespec="seconds"),
+        **about,
+        "figures": [{**asdict(one), "met": one.met} for one in figures],
+        "arms": [{**asdict(one), "median": one.median} for one in arms],
+    }
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(f"# Measured {now:%Y-%m-%d %H:%M} UTC\n\n{markdown}\n", encoding="utf-8")
     return path
+
+
+def described(about: dict[str, object]) -> str:
+    """Return what was measured on, as a Markdown list."""
+    lines = []
+    for name, value in about.items():
+        lines.append(f"- {name}: {_flat(value)}".replace("_", " "))
+    return "\n".join(lines)
+
+
+def _flat(value: object) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    return ", ".join(
+        f"{name} ({_flat(one)})" if isinstance(one, dict) else f"{name} {one}" for name, one in value.items()
+    )

@@ -16,28 +16,42 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from sklearn.base import BaseEstimator
 
     from benchmarks.bench import Bench
     from dbscore.registry import Version
 
-__all__ = ["Workload", "create_tables", "deploy"]
+__all__ = ["CLASSIFIERS", "MODELS", "Workload", "create_tables", "deploy", "unfitted"]
 
 TRAINING_ROWS = 5_000
 CITIES = ("Athens", "Berlin", "Cairo", "Delhi", "Lima", "Oslo", "Paris", "Quito")
 PLANS = ("basic", "family", "business")
+# on ten numbers; the other models take NULLs, and text
+CLASSIFIERS = ("lr", "gbm", "forest", "mlp")
+MODELS = (*CLASSIFIERS, "gaps", "mixed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """A model and the table whose rows it scores."""
+    """A model and the table whose rows it scores.
+
+    Attributes:
+        name: Its name in the database.
+        kind: What it is, in short: one of `MODELS`.
+        title: What it is, in words.
+        table: The table.
+        version: What was deployed.
+        estimator: What it was made from, fitted.
+    """
 
     name: str
+    kind: str
     title: str
     table: str
     version: Version
+    estimator: BaseEstimator
 
 
 def create_tables(bench: Bench, rows: int) -> None:
@@ -49,6 +63,7 @@ def create_tables(bench: Bench, rows: int) -> None:
     with bench.connect() as connection:
         connection.execute("select setseed(0.5)")
         connection.execute(f"create table numbers as select i as id, {numbers} from generate_series(1, {rows}) i")
+        connection.execute("alter table numbers add primary key (id)")
         connection.execute(f"create table gaps as select id, {gaps} from numbers")
         connection.execute(
             f"""create table customers as
@@ -60,40 +75,49 @@ def create_tables(bench: Bench, rows: int) -> None:
         connection.execute("vacuum (analyze, freeze) numbers, gaps, customers")
 
 
-def deploy(bench: Bench) -> list[Workload]:
-    """Fit the models and deploy them."""
+def deploy(bench: Bench, names: Collection[str] = MODELS) -> list[Workload]:
+    """Fit the models of these names and deploy them."""
     return [
         Workload(
             name=name,
+            kind=name,
             title=title,
             table=sample.attrs["table"],
             version=bench.client.deploy(name, model, sample=sample, table=sample.attrs["table"]),
+            estimator=model,
         )
-        for name, title, model, sample in _fitted()
+        for name, title, model, sample in _fitted(names)
     ]
 
 
-def _fitted() -> Iterator[tuple[str, str, BaseEstimator, pd.DataFrame]]:
+def unfitted(name: str) -> tuple[str, BaseEstimator]:
+    """Return the title and the estimator of one of `CLASSIFIERS`."""
+    return {
+        "lr": ("logistic regression", LogisticRegression()),
+        "gbm": ("GBM 100 trees, depth 4", GradientBoostingClassifier(n_estimators=100, max_depth=4, random_state=0)),
+        "forest": (
+            "forest 100 trees, depth 8",
+            RandomForestClassifier(n_estimators=100, max_depth=8, random_state=0),
+        ),
+        "mlp": ("MLP 64-32", MLPClassifier((64, 32), max_iter=50, early_stopping=True, random_state=0)),
+    }[name]
+
+
+def _fitted(names: Collection[str]) -> Iterator[tuple[str, str, BaseEstimator, pd.DataFrame]]:
     rng = np.random.default_rng(0)
     numbers = pd.DataFrame(rng.uniform(-2, 2, size=(TRAINING_ROWS, 10)), columns=[f"x{i}" for i in range(10)])
     numbers.attrs["table"] = "numbers"
     noise = rng.normal(size=TRAINING_ROWS)
     label = (numbers.to_numpy() @ rng.normal(size=10) + noise > 0).astype(int)
-    for name, title, model in (
-        ("lr", "logistic regression", LogisticRegression()),
-        ("gbm", "GBM 100 trees, depth 4", GradientBoostingClassifier(n_estimators=100, max_depth=4, random_state=0)),
-        (
-            "forest",
-            "forest 100 trees, depth 8",
-            RandomForestClassifier(n_estimators=100, max_depth=8, random_state=0),
-        ),
-        ("mlp", "MLP 64-32", MLPClassifier((64, 32), max_iter=50, early_stopping=True, random_state=0)),
-    ):
-        yield name, title, model.fit(numbers, label), numbers
+    for name in CLASSIFIERS:
+        if name in names:
+            title, model = unfitted(name)
+            yield name, title, model.fit(numbers, label), numbers
     gaps = numbers.mask(rng.random(numbers.shape) < 0.1)  # noqa: PLR2004 - a tenth, as in the table
     gaps.attrs["table"] = "gaps"
     imputed = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression())
-    yield "gaps", "imputer + scaler + LR, NULLs", imputed.fit(gaps, label), gaps
+    if "gaps" in names:
+        yield "gaps", "imputer + scaler + LR, NULLs", imputed.fit(gaps, label), gaps
     customers = pd.DataFrame(
         {
             "age": 40 + 10 * numbers["x0"],
@@ -109,4 +133,5 @@ def _fitted() -> Iterator[tuple[str, str, BaseEstimator, pd.DataFrame]]:
         (OneHotEncoder(handle_unknown="ignore"), ["city", "plan"]),
     )
     mixed = make_pipeline(columns, LogisticRegression())
-    yield "mixed", "numbers and text, one-hot + LR", mixed.fit(customers, label), customers
+    if "mixed" in names:
+        yield "mixed", "numbers and text, one-hot + LR", mixed.fit(customers, label), customers

@@ -27,21 +27,23 @@ def unpack(frame: bytes, dtype: str, width: int) -> np.ndarray[Any, Any]:
     """
     import numpy as np
 
-    row = np.dtype([("header", "=i4", 4), ("lower", "=i4"), ("values", dtype, (width,))])
+    row = np.dtype([("header", "=i8", 2), ("lower", "=i4"), ("values", dtype, (width,))])
     if len(frame) % row.itemsize:
         raise Refusal(
             f"a frame of {len(frame)} bytes holds no whole number of rows of {width} x {dtype}, {row.itemsize} bytes",
             "Pack the rows with dbscore_engine.frame, in the order that the version's features have.",
         )
     rows = np.frombuffer(frame, row)
-    # dimensions, offset of the NULL bitmap, element type, length
+    # dimensions, offset of the NULL bitmap, element type, length; compared two at a time, which is quicker
     expected = np.array([1, 0, ELEMENTS[dtype], width], np.int32)
-    wrong = (rows["header"] != expected).any(axis=1)
+    pairs = expected.view(np.int64)
+    wrong = (rows["header"][:, 0] != pairs[0]) | (rows["header"][:, 1] != pairs[1])
     if wrong.any():
         index = int(wrong.argmax())
+        found = rows["header"][index].view(np.int32).tolist()
         raise Refusal(
-            f"row {index} of the frame is no array of {width} x {dtype} without NULLs: its header is"
-            f" {rows['header'][index].tolist()}, not {expected.tolist()}",
+            f"row {index} of the frame is no array of {width} x {dtype} without NULLs: its header is {found},"
+            f" not {expected.tolist()}",
             "Pack the rows with dbscore_engine.frame, NULLs replaced by dbscore_engine.null_double() or null_real().",
         )
     return rows["values"]
