@@ -24,7 +24,7 @@ from sqlalchemy import make_url
 from typer.cli import get_docs_for_click
 
 import dbscore
-from dbscore import errors, registry, schema, tables
+from dbscore import errors, jobs, registry, schema, tables
 from dbscore.cli import app
 from dbscore.convert import Tolerance
 from dbscore.local import ensure_server
@@ -36,6 +36,7 @@ REFERENCE = Path(__file__).parent / "reference"
 MADE = "<!-- Made by docs/generate.py from the code: change the code, then run `make docs`. -->\n\n"
 Connection = psycopg.Connection[Any]
 WIDEST = 90
+RECORDS = (registry.Version, registry.Model, registry.AliasMove, jobs.Job, jobs.Progress, schema.Status, Tolerance)
 
 
 def pages(connection: Connection) -> dict[str, str]:
@@ -75,7 +76,7 @@ def python_client() -> str:
         # once it was imported, the package dbscore.convert hides the function of the same name
         parts += described(getattr(thing, name) if inspect.ismodule(thing) else thing, f"dbscore.{name}")
     parts.append("## What the methods return and take")
-    for record in (registry.Version, registry.Model, registry.AliasMove, schema.Status, Tolerance):
+    for record in RECORDS:
         parts += described(record, record.__name__, level=3)
     return "\n\n".join(parts)
 
@@ -139,14 +140,15 @@ def prose(docstring: str) -> str:
 def sql_objects(connection: Connection) -> str:
     """Return what is in the schemas of an installation: functions, views, tables, with their comments."""
     parts = [SQL_INTRODUCTION, "## Functions of the schema `dbscore`"]
-    parts.append(table(["function", "returns", "what it does"], rows(connection, FUNCTIONS, "dbscore")))
+    parts += [called(connection, SCORING), JOBS_INTRODUCTION, called(connection, JOBS)]
     parts.append("## Views of the schema `dbscore`")
     for name, comment in rows(connection, RELATIONS, "v"):
         columns = rows(connection, COLUMNS, name)
         parts.append(f"### `dbscore.{name}`\n\n{comment}\n\n" + table(["column", "type"], [c[:2] for c in columns]))
     parts.append(
-        "## Tables of the schema `dbscore`\n\nOnly the owner of the schema reads and writes them. Change them through"
-        " the client or the command line, which keep the functions in step."
+        "## Tables of the schema `dbscore`\n\nOnly the owner of the schema reads and writes them; but for `job` and"
+        " `chunk`, of which each role that may score has the rows of its own jobs. Change them through the client or"
+        " the command line, which keep the functions in step."
     )
     for name, comment in rows(connection, RELATIONS, "r"):
         if name not in {t.name for t in tables.metadata.tables.values()}:
@@ -156,6 +158,29 @@ def sql_objects(connection: Connection) -> str:
     parts.append(SQL_ENGINE)
     parts.append(table(["function", "returns", "what it does"], rows(connection, FUNCTIONS, "dbscore_engine")))
     return "\n\n".join(parts)
+
+
+def called(connection: Connection, names: tuple[str, ...]) -> str:
+    """Return a table of functions and procedures that users call, in this order; the schema has helpers besides."""
+    found = {row[0].partition("(")[0].strip("`"): row for row in rows(connection, FUNCTIONS, "dbscore")}
+    if missing := set(names) - found.keys():
+        raise SystemExit(f"the schema dbscore has no {', '.join(sorted(missing))}")
+    body = [(optional(found[name][0]), *found[name][1:]) for name in names]
+    return table(["function", "returns", "what it does"], body)
+
+
+def optional(arguments: str) -> str:
+    """Return arguments with their defaults as short as `= NULL`."""
+    return re.sub(r" DEFAULT ('\w*'|\w+(\.\w+)?(\('\w+'::text\))?)(::[\w \[\]]+?)?(?=[,)])", r" = \1", arguments)
+
+
+# what users call; what only workers and other functions call is described in sql/
+SCORING = ("predict", "resolve", "sessions")
+JOBS = ("score_table", "create_job", "resume_job", "retry_job", "cancel_job")
+JOBS_INTRODUCTION = """### Jobs
+
+What the command line does with [jobs](../how-to/score-whole-tables.md), for those who have SQL only. The procedures
+commit: `call` each as a statement by itself, outside of a transaction."""
 
 
 SQL_INTRODUCTION = """# SQL: functions, views, tables
@@ -170,10 +195,12 @@ champion is version 3:
 | `models.tip(...)` | the champion's prediction: a class, a number, an array of numbers |
 | `models.tip_proba(...)` | classifiers: one probability per class, in the order that the function's comment gives |
 | `models.tip_score(...)` | classifiers of two classes: the probability of the second |
-| `models.tip_challenger(...)`, `_challenger_proba`, `_challenger_score` | the same of the alias `challenger` |
-| `models.tip_v3(...)`, `tip_v3_proba`, `tip_v3_score` | the same of version 3, whatever the aliases stand for |
+| `models.tip_batch(query, key)` | the rows of a query: `row_key bigint`, `prediction`, `probabilities` of classifiers |
+| `models.tip_batch(query, key, key_type => null::text)` | the same with a key of another type |
+| `models.tip_challenger(...)`, `_challenger_proba`, and so on | the same of the alias `challenger` |
+| `models.tip_v3(...)`, `tip_v3_proba`, and so on | the same of version 3, whatever the aliases stand for |
 
-Each has up to three forms of arguments:
+Each but `_batch` has up to three forms of arguments:
 
 | form | example | there is one where |
 |---|---|---|
@@ -182,19 +209,23 @@ Each has up to three forms of arguments:
 | a row | `select models.tip(t) from trips t` | the table or view was named at the deployment |
 
 A version's functions are `immutable`. A row form is `stable` instead where the cast of a column is. An alias's
-functions are `stable`, so no index and no generated column can be made of them. All are `parallel safe`. The comment of
-each function says which version it is, its metrics, its classes and what NULL means. In psql, `\\df+ models.*` shows
-them."""
+functions are `stable`, so no index and no generated column can be made of them. All are `parallel safe`, but for the
+`_batch` functions: these are `volatile`, since nobody knows what their query does, and run in one process.
+
+The comment of each function says which version it is, its metrics, its classes and what NULL means. In psql,
+`\\df+ models.*` shows them."""
 
 SQL_ENGINE = """## The schema `dbscore_engine`
 
-It belongs to a superuser and holds what is in PL/Python: the fixed functions below, and those that the functions of
-`models` call. Nobody needs to call them by hand."""
+It belongs to a superuser and holds what is in PL/Python or made of PostgreSQL's own C functions: the fixed functions
+below, and those that the functions of `models` call. Nobody needs to call them by hand."""
 
 FUNCTIONS = """
-select format('`%%s(%%s)`', p.proname, pg_get_function_identity_arguments(p.oid)),
-       '`' || pg_get_function_result(p.oid) || '`', obj_description(p.oid, 'pg_proc')
-from pg_proc p where p.pronamespace = %s::regnamespace order by p.proname"""
+select format('`%%s(%%s)`', p.proname, regexp_replace(pg_get_function_arguments(p.oid), '\\m(IN|INOUT) ', '', 'g')),
+       coalesce('`' || nullif(pg_get_function_result(p.oid), '') || '`', 'a procedure'),
+       obj_description(p.oid, 'pg_proc')
+from pg_proc p where p.pronamespace = %s::regnamespace and obj_description(p.oid, 'pg_proc') is not null
+order by p.proname, pg_get_function_identity_arguments(p.oid)"""
 
 RELATIONS = """
 select c.relname, obj_description(c.oid, 'pg_class')
