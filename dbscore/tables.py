@@ -185,6 +185,8 @@ job = Table(
     Column("staging_table", Text),
     Column("mode", Text, nullable=False),
     Column("incremental", Boolean, nullable=False),
+    # tables: planned anew after a rewrite, for the rows that have no prediction of the job yet
+    Column("replanned", Boolean, nullable=False, server_default=text("false")),
     # whether a table that the job makes gets one, when all rows are there
     Column("primary_key", Boolean, nullable=False),
     Column("runs_on", Text, nullable=False),

@@ -10,7 +10,7 @@
 -- dbscore.predict(reference, features) -> jsonb
 --   features   an object with one value per feature, by name; null is a missing value
 --   result     model, version, prediction and, for classifiers, probabilities by class; NULL for NULL
---   errors     ML001 as above; ML002 a feature is missing, unknown or of the wrong type
+--   errors     ML001 as above; ML002 a feature is missing, unknown or of the wrong type; ML009 the server has no PL/Python
 --
 -- dbscore.sessions() -> the models that this connection's backend has loaded
 
@@ -64,6 +64,10 @@ declare
     answer jsonb;
 begin
     select * into resolved from dbscore.resolve(reference);
+    if to_regprocedure(format('dbscore_engine.%I(text, jsonb)', format('%s_v%s_json', resolved.model, resolved.version))) is null then
+        raise exception 'this server cannot score %:% itself: it has no PL/Python', resolved.model, resolved.version
+        using errcode = 'ML009', hint = 'The workers of dbscore score can, on the client''s side.';
+    end if;
     execute format('select dbscore_engine.%I(dbscore_engine.%I(), $1)',
                    resolved.model || '_v' || resolved.version || '_json', resolved.model || '_v' || resolved.version || '_pin')
     into answer using features;

@@ -118,12 +118,13 @@ return format('not exists (select from %s as dbscore_written where %s and dbscor
 create or replace function dbscore.source_rows(job dbscore.job, condition text) returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
-return format('from %s as %s where %s%s%s',
+return format('from %s as %s where %s%s%s%s',
     case when job.source_kind = 'query' then format(E'(%s\n)', job.source) else job.source end,
     dbscore.source_alias(job),
     condition,
     case when job.where_clause is null then '' else format(E' and (%s\n)', job.where_clause) end,
-    case when job.incremental then ' and ' || dbscore.without_prediction(job, format('version = %s', job.version)) else '' end);
+    case when job.incremental then ' and ' || dbscore.without_prediction(job, format('version = %s', job.version)) else '' end,
+    case when job.replanned then ' and ' || dbscore.without_prediction(job, format('job_id = %s', job.job_id)) else '' end);
 
 -- the columns that hold a version's features, in their order; ML002 where one is not there or does not fit
 create or replace function dbscore.feature_columns(signature jsonb, names text[], types text[], source text) returns text[]
@@ -321,6 +322,26 @@ begin
 end
 $function$;
 
+-- a table of quarantined rows that is there already must have the columns, and be open to the role
+create or replace function dbscore.check_errors_table(job dbscore.job) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    target constant regclass := to_regclass(job.errors_table);
+    names constant text[] := (select c.names from dbscore.relation_columns(target) c);
+    missing constant text := (select string_agg(w, ', ') from unnest(job.key_columns || array['reason', 'version', 'job_id']) w where w <> all (names));
+begin
+    if missing is not null then
+        raise exception 'the table % for rows that cannot be scored has no column %', job.errors_table, missing
+        using errcode = 'ML012', hint = 'Rename or drop it, or name another result table.';
+    elsif target is not null and not has_table_privilege(target, 'insert') then
+        raise exception 'the role % lacks insert on the table % for rows that cannot be scored', current_user, job.errors_table
+        using errcode = 'ML010', hint = format('grant insert on %s to %I', job.errors_table, current_user);
+    end if;
+end
+$function$;
+
 -- two jobs may add to one table; but not while one has still to make its primary key, or will replace all of it
 create or replace function dbscore.take_table(job dbscore.job) returns void
 language plpgsql volatile
@@ -396,7 +417,8 @@ begin
         perform dbscore.take_table(job);
     end if;
     if job.max_errors > 0 then
-        job.errors_table := format('%I.%I', (parse_ident(job.into_table))[1], (parse_ident(job.into_table))[2] || '_errors');
+        job.errors_table := format('%I.%I', (parse_ident(job.into_table))[1], left((parse_ident(job.into_table))[2], 56) || '_errors');
+        perform dbscore.check_errors_table(job);
     end if;
     insert into dbscore.job (model, version, source_kind, source, where_clause, key_columns, key_types, into_table, errors_table, mode, incremental, primary_key,
                              runs_on, chunk_rows, workers, max_errors, search_path, rows_planned)
@@ -411,8 +433,8 @@ begin
         execute format('create table %s (%s)', job.staging_table, results);
         update dbscore.job j set staging_table = job.staging_table where j.job_id = new_id;
     end if;
-    if job.errors_table is not null then
-        execute format('create table if not exists %s (%s, reason text not null, version integer not null, job_id integer not null,'
+    if job.errors_table is not null and to_regclass(job.errors_table) is null then
+        execute format('create table %s (%s, reason text not null, version integer not null, job_id integer not null,'
                        ' recorded_at timestamptz not null default now())', job.errors_table, keys);
     end if;
     return new_id;

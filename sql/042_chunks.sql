@@ -167,7 +167,7 @@ begin
     if errors > 0 then
         update dbscore.job j set errors = j.errors + count_errors.errors where j.job_id = job.job_id returning j.errors into total;
         if total > job.max_errors then
-            raise exception '% rows cannot be scored, and % may be set aside: %', total, job.max_errors, described
+            raise exception '% row% cannot be scored, and % may be set aside: %', total, case when total > 1 then 's' else '' end, job.max_errors, described
             using errcode = 'ML012', hint = format('Correct the rows and retry the job (dbscore jobs retry %s), or score again with more max_errors.', job.job_id);
         end if;
     end if;
@@ -389,7 +389,7 @@ begin
     get diagnostics failed = row_count;
     if job.source_kind = 'table' and pg_relation_filenode(job.source::regclass) <> job.source_filenode then
         -- no row is where it was: what has no prediction yet is planned anew
-        update dbscore.job j set incremental = true where j.job_id = job.job_id;
+        update dbscore.job j set replanned = true where j.job_id = job.job_id;
         delete from dbscore.chunk c where c.job_id = job.job_id and c.status = 'planned';
         perform dbscore.plan_blocks(job.job_id);
     end if;

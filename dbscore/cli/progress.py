@@ -76,6 +76,10 @@ class Display:
 
     def end(self, job: Job) -> None:
         """Say what came of it."""
+        if self._bar is not None:
+            # the last chunks came between two looks
+            said = rows_of(job.rows_done, job.rows_planned)
+            self._bar.update(self._bar.task_ids[0], completed=job.chunks_done, said=said)
         self.stop()
         said = f"job {job.job_id} is {job.status}: {job.rows_done:,} rows into {job.into}"
         if job.seconds:

@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("staging_table", sa.Text),
         sa.Column("mode", sa.Text, nullable=False),
         sa.Column("incremental", sa.Boolean, nullable=False),
+        sa.Column("replanned", sa.Boolean, server_default=sa.text("false"), nullable=False),
         sa.Column("primary_key", sa.Boolean, nullable=False),
         sa.Column("runs_on", sa.Text, nullable=False),
         sa.Column("chunk_rows", sa.Integer, nullable=False),

@@ -171,6 +171,21 @@ def test_a_table_that_is_rewritten_stops_the_job_and_a_retry_scores_the_rest_onc
     assert once_each(db)
 
 
+def test_a_retry_after_a_rewrite_scores_what_an_earlier_job_had_scored_too(source: Client, db: Connection) -> None:
+    source.score("sum2", JobOptions(key=("id",), into="scores", source="readings"))
+    db.execute("update readings set a = a + 10000")
+    job = planned(db, mode="upsert")
+    scored(db, job, 2)
+    db.execute("vacuum full readings")
+    db.execute("select * from dbscore.score_chunk(%s)", [job])
+    db.execute("select dbscore.retry_job(%s)", [job])
+    db.execute("select dbscore.start_job(%s)", [job])
+    scored(db, job)
+    assert finished(db, job) == "done"
+    row = db.execute("select count(*), min(prediction) > 10000, min(job_id) from scores").fetchone()
+    assert row == (ROWS, True, job)
+
+
 def test_two_jobs_of_two_versions_write_into_one_table_at_the_same_time(
     source: Client, db: Connection, url: str
 ) -> None:
@@ -290,3 +305,29 @@ def test_a_role_that_may_not_write_there_is_refused_before_anything_is_scored(
     scored(analyst, job[0])
     assert finished(analyst, job[0]) == "done"
     assert once_each(db)
+
+
+def test_a_table_for_rows_set_aside_needs_no_right_to_create_where_it_is_there(
+    source: Client, db: Connection, role: Callable[[], str], as_role: Callable[[str], Connection]
+) -> None:
+    name = role()
+    source.grant("sum2", name)
+    db.execute("create table scores (id bigint, prediction float8, version integer, job_id integer)")
+    db.execute("create table scores_errors (id bigint, reason text, version integer, job_id integer)")
+    db.execute(f"grant select on readings to {name}; grant select, insert on scores to {name}")
+    db.execute("update readings set a = 'NaN' where id = 17")
+    analyst = as_role(name)
+    planning = (
+        "select dbscore.create_job('sum2', '{id}', 'scores', source => 'readings', mode => 'append', max_errors => 1)"
+    )
+    with pytest.raises(psycopg.Error, match="lacks insert on the table public.scores_errors"):
+        analyst.execute(planning)
+    db.execute(f"grant insert on scores_errors to {name}")
+    job = analyst.execute(planning).fetchone()
+    assert job is not None
+    analyst.execute("select dbscore.start_job(%s)", job)
+    scored(analyst, job[0])
+    assert finished(analyst, job[0]) == "done"
+    row = db.execute("select id, reason from scores_errors").fetchall()
+    assert row == [(17, "sum2_v1: feature a is NaN, and the model was not trained with missing values")]
+    assert db.execute("select count(*) from scores").fetchone() == (ROWS - 1,)
