@@ -187,8 +187,11 @@ declare
     keys constant integer := cardinality(job.key_columns);
     names constant text := (select string_agg(quote_ident(k), ', ' order by i) from unnest(job.key_columns) with ordinality as keys (k, i));
     probabilities constant text := case when signature @> '{"outputs": [{"kind": "probabilities"}]}' then ', probabilities' else '' end;
-    scoring constant text := format('select * from dbscore_engine.%I(dbscore_engine.%I(), $1, $2, $3)',
-                                    format('%s_v%s_frame', job.model, job.version), format('%s_v%s_pin', job.model, job.version));
+    -- in one statement, so that a frame goes to the engine without being copied into a variable
+    scoring constant text := format(
+        'select packed.n, %s, answer.* from (%s) as packed cross join lateral dbscore_engine.%I(dbscore_engine.%I(), packed.numbers, packed.integers, packed.texts) as answer',
+        (select string_agg('packed.k' || i, ', ') from generate_series(1, 8) i), packing,
+        format('%s_v%s_frame', job.model, job.version), format('%s_v%s_pin', job.model, job.version));
     head constant text := format('insert into %s (%s, prediction%s, version, job_id) select *, %s, %s from (', dbscore.written_table(job), names, probabilities, job.version, job.job_id);
     tail constant text := ') as answer' || dbscore.conflict_clause(job, probabilities);
     -- without and with NULLs, with errors, whose rows are left out
@@ -203,7 +206,6 @@ declare
         'select pg_catalog.string_agg(pg_catalog.format(%L, pg_catalog.concat_ws('', '', %s), e.reason), ''; '')'
         ' from (select * from pg_catalog.jsonb_to_recordset($1) as e ("row" integer, reason text) limit 5) as e',
         replace(array_to_string(job.key_columns, ', '), '%', '%%') || ' = %s: %s', wrong_keys);
-    packed record;
     scored record;
     -- fetched one by one: a loop over the query would have ten of them in memory at once, and later fifty
     batches refcursor;
@@ -213,25 +215,24 @@ begin
     rows := 0;
     errors := 0;
     perform set_config('search_path', job.search_path, true);
-    open batches no scroll for execute packing;
+    open batches no scroll for execute scoring;
     loop
-        fetch batches into packed;
+        fetch batches into scored;
         exit when not found;
-        continue when packed.n = 0;
-        execute scoring into scored using packed.numbers, packed.integers, packed.texts;
+        continue when scored.n = 0;
         wrong := '{}';
         if scored.errors is not null then
             wrong := array(select e."row" from pg_catalog.jsonb_to_recordset(scored.errors) as e ("row" integer));
             execute describing into described
-            using scored.errors, packed.k1, packed.k2, packed.k3, packed.k4, packed.k5, packed.k6, packed.k7, packed.k8;
+            using scored.errors, scored.k1, scored.k2, scored.k3, scored.k4, scored.k5, scored.k6, scored.k7, scored.k8;
             perform dbscore.count_errors(job, pg_catalog.cardinality(wrong), described);
-            execute quarantining using scored.errors, packed.k1, packed.k2, packed.k3, packed.k4, packed.k5, packed.k6, packed.k7, packed.k8;
+            execute quarantining using scored.errors, scored.k1, scored.k2, scored.k3, scored.k4, scored.k5, scored.k6, scored.k7, scored.k8;
             errors := errors + pg_catalog.cardinality(wrong);
         end if;
         execute statements[case when scored.errors is not null then 3 when scored.nulls is not null then 2 else 1 end]
-        using scored.predictions, scored.probabilities, scored.labels, scored.nulls, packed.n, wrong,
-              packed.k1, packed.k2, packed.k3, packed.k4, packed.k5, packed.k6, packed.k7, packed.k8;
-        rows := rows + packed.n - pg_catalog.cardinality(wrong);
+        using scored.predictions, scored.probabilities, scored.labels, scored.nulls, scored.n, wrong,
+              scored.k1, scored.k2, scored.k3, scored.k4, scored.k5, scored.k6, scored.k7, scored.k8;
+        rows := rows + scored.n - pg_catalog.cardinality(wrong);
     end loop;
     close batches;
 end
