@@ -207,6 +207,7 @@ job = Table(
     CheckConstraint("mode in ('create', 'append', 'replace', 'upsert')", name="mode"),
     CheckConstraint("runs_on in ('server', 'client')", name="runs_on"),
     CheckConstraint("status in ('planned', 'running', 'done', 'failed', 'cancelled', 'abandoned')", name="status"),
+    CheckConstraint("isfinite(started_at) and isfinite(finished_at)", name="times"),
     Index(None, "into_table"),
     comment="Whole-table scoring runs.",
 )

@@ -90,7 +90,7 @@ comment on function dbscore_engine.null_real() is 'What stands for NULL in a fra
 
 do $do$
 begin
-    if (select dbscore_engine.frame(array[1, -2]::double precision[], '') from generate_series(1, 2))
+    if (select dbscore_engine.frame(array[1, -2]::double precision[], ''::bytea) from generate_series(1, 2))
        <> '\x0100000000000000bd0200000200000001000000000000000000f03f00000000000000c00100000000000000bd0200000200000001000000000000000000f03f00000000000000c0'
        or dbscore_engine.doubles('\x000000000000f03f00000000000000c0') <> array[1, -2]::double precision[]
        or dbscore_engine.null_double() <> 'NaN' or dbscore_engine.null_real() <> 'NaN'

@@ -57,21 +57,21 @@ begin
     loop
         value := format('(%I)::%s', case when feature ->> 'source' = any (columns) then feature ->> 'source' else feature ->> 'name' end, feature ->> 'type');
         if feature ->> 'type' = 'text' then
-            texts := texts || format('array_agg(%s)', value);
+            texts := texts || format('pg_catalog.array_agg(%s)', value);
         elsif feature ->> 'type' = 'bigint' and feature ->> 'tensor' = any (exact) then
             integers := integers || format('coalesce(%1$s, 0), (%1$s is null)::integer::bigint', value);
         elsif feature ->> 'type' like '%[]' then
             value := format('(%s)::%s[]', value, numbers);
-            fits := format('array_ndims(%1$s) = 1 and cardinality(%1$s) = %2$s', value, feature ->> 'width');
+            fits := format('pg_catalog.array_ndims(%1$s) = 1 and pg_catalog.cardinality(%1$s) = %2$s', value, feature ->> 'width');
             if scalars <> '{}' then
                 pieces := pieces || format('array[%s]::%s[]', array_to_string(scalars, ', '), numbers);
                 scalars := '{}';
             end if;
             -- whatever it is, the row has the numbers of an array of the right length, and behind them what it was. The NULL
             -- in front makes PostgreSQL build the array anew: one may have a bitmap of NULLs and no NULL any more
-            pieces := pieces || format('(array_replace(array[null]::%1$s[] || case when %2$s then %3$s else array_fill(%4$s, array[%5$s]) end, null, %4$s))[2:%5$s + 1]',
+            pieces := pieces || format('(pg_catalog.array_replace(array[null]::%1$s[] operator(pg_catalog.||) case when %2$s then %3$s else pg_catalog.array_fill(%4$s, array[%5$s]) end, null, %4$s))[2:%5$s + 1]',
                                        numbers, fits, value, blank, feature ->> 'width');
-            scalars := array[format('case when %1$s is null then %2$s when %3$s then 0 when array_ndims(%1$s) > 1 then -1 when cardinality(%1$s) = 0 then -2 else cardinality(%1$s) end',
+            scalars := array[format('case when %1$s is null then %2$s when %3$s then 0 when pg_catalog.array_ndims(%1$s) > 1 then -1 when pg_catalog.cardinality(%1$s) = 0 then -2 else pg_catalog.cardinality(%1$s) end',
                                     value, blank, fits)];
         else
             scalars := scalars || format('coalesce((%s)::%s, %s)', case feature ->> 'type' when 'boolean' then value || '::integer' else value end, numbers, blank);
@@ -81,9 +81,9 @@ begin
         pieces := pieces || format('array[%s]::%s[]', array_to_string(scalars, ', '), numbers);
     end if;
     return concat_ws(', ',
-        case when pieces = '{}' then 'null::bytea' else format('dbscore_engine.frame(%s, '''')', array_to_string(pieces, ' || ')) end || ' as numbers',
-        case when integers = '{}' then 'null::bytea' else format('dbscore_engine.frame(array[%s]::bigint[], '''')', array_to_string(integers, ', ')) end || ' as integers',
-        case when texts = '{}' then 'null::text[]' else array_to_string(texts, ' || ') end || ' as texts');
+        case when pieces = '{}' then 'null::bytea' else format('dbscore_engine.frame(%s, ''''::bytea)', array_to_string(pieces, ' operator(pg_catalog.||) ')) end || ' as numbers',
+        case when integers = '{}' then 'null::bytea' else format('dbscore_engine.frame(array[%s]::bigint[], ''''::bytea)', array_to_string(integers, ', ')) end || ' as integers',
+        case when texts = '{}' then 'null::text[]' else array_to_string(texts, ' operator(pg_catalog.||) ') end || ' as texts');
 end
 $function$;
 
@@ -100,9 +100,9 @@ declare
         when 'double precision' then 'doubles' when 'real' then 'reals' when 'bigint' then 'bigints'
         when 'integer' then 'integers' when 'smallint' then 'smallints' when 'boolean' then 'booleans' when 'text' then 'integers' end);
     -- a part of a flat array is found without looking at what is before it
-    piece constant text := '%1$s[(i - 1) * (cardinality(%1$s) / $5) + 1 : i * (cardinality(%1$s) / $5)]';
+    piece constant text := '%1$s[(i - 1) * (pg_catalog.cardinality(%1$s) / $5) + 1 : i * (pg_catalog.cardinality(%1$s) / $5)]';
     prediction text := case
-        when many and element = 'text' then format('array(select labels[code] from unnest(' || piece || ') with ordinality as codes (code, place) order by place)', 'p')
+        when many and element = 'text' then format('array(select labels[code] from pg_catalog.unnest(' || piece || ') with ordinality as codes (code, place) order by place)', 'p')
         when many then format(piece, 'p')
         when element = 'text' then 'labels[p]'
         else 'p' end;
@@ -114,13 +114,13 @@ begin
     end if;
     -- offset 0 keeps the arrays from being made again for each row
     return format(
-        'select %s, %s as prediction%s from (select %s, generate_series(1, $5) as i, %s%s%s%s from (select %s, %s as p%s%s offset 0) raw) as unpacked%s',
+        'select %s, %s as prediction%s from (select %s, pg_catalog.generate_series(1, $5) as i, %s%s%s%s from (select %s, %s as p%s%s offset 0) raw) as unpacked%s',
         (select string_agg('k' || n, ', ') from generate_series(1, keys) n),
         prediction,
         case when scored then format(', %s as probabilities', probabilities) else '' end,
-        (select string_agg(format('unnest(k%1$s) as k%1$s', n), ', ') from generate_series(1, keys) n),
-        case when many then 'p' else 'unnest(p) as p' end,
-        case when nulls then ', unnest(missing) as missing' else '' end,
+        (select string_agg(format('pg_catalog.unnest(k%1$s) as k%1$s', n), ', ') from generate_series(1, keys) n),
+        case when many then 'p' else 'pg_catalog.unnest(p) as p' end,
+        case when nulls then ', pg_catalog.unnest(missing) as missing' else '' end,
         case when scored then ', q' else '' end,
         case when element = 'text' then ', $3 as labels' else '' end,
         (select string_agg(format('$%s as k%s', n + 6, n), ', ') from generate_series(1, keys) n),
@@ -184,7 +184,7 @@ begin
     end if;
     -- the DISTINCT, which never has a row, makes PostgreSQL sort rather than hash, so that one group at a time is in memory
     return format(
-        'select count(*)::integer as n, array_agg(%1$I)::%6$s[] as k1, %2$s, count(distinct 1) filter (where false) from ('
+        'select count(*)::integer as n, pg_catalog.array_agg(%1$I)::%6$s[] as k1, %2$s, count(distinct 1) filter (where false) from ('
         'select %3$s, (row_number() over () - 1) / %4$s as dbscore_batch from (%5$s) as asked) as numbered group by dbscore_batch',
         key, dbscore.packing(signature, columns),
         (select string_agg(distinct quote_ident(name), ', ') from unnest(columns || key) as names (name)), dbscore.rows_at_once(signature), asked, key_type);

@@ -304,7 +304,7 @@ declare
     missing constant text := (select string_agg(r, ', ') from unnest(results) r where r <> all (names));
     rights constant text[] := '{select,insert}'::text[] || case job.mode when 'upsert' then '{update}' when 'replace' then '{truncate}' else '{}'::text[] end;
     denied constant text := (select string_agg(r, ', ') from unnest(rights) r where not has_table_privilege(target, r));
-    other constant text := (select j.model from dbscore.job j where j.into_table = job.into_table and j.model <> job.model and j.status <> 'abandoned' limit 1);
+    other constant text := (select j.model from dbscore.job j where j.into_table = job.into_table and j.model <> job.model and j.status <> 'abandoned' and j.run_by = current_user limit 1);
 begin
     if missing is not null then
         raise exception 'the result table % has no column %', job.into_table, missing
@@ -335,6 +335,13 @@ begin
     if missing is not null then
         raise exception 'the table % for rows that cannot be scored has no column %', job.errors_table, missing
         using errcode = 'ML012', hint = 'Rename or drop it, or name another result table.';
+    elsif not exists (
+        select from pg_class c where c.oid = target
+            and c.relowner in (current_user::regrole, (select i.relowner from pg_class i where i.oid = to_regclass(job.into_table)), (select n.nspowner from pg_namespace n where n.nspname = 'dbscore')))
+        and target is not null
+    then
+        raise exception 'the table % for rows that cannot be scored belongs to another role', job.errors_table
+        using errcode = 'ML010', hint = 'What is written there would run its triggers: rename or drop it, or name another result table.';
     elsif target is not null and not has_table_privilege(target, 'insert') then
         raise exception 'the role % lacks insert on the table % for rows that cannot be scored', current_user, job.errors_table
         using errcode = 'ML010', hint = format('grant insert on %s to %I', job.errors_table, current_user);
@@ -342,30 +349,41 @@ begin
 end
 $function$;
 
+-- what is not done with a result table, whoever runs it: row level security would hide the jobs of others
+create or replace function dbscore.jobs_into(into_table text) returns table (job_id integer, mode text, status text, is_own boolean)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $function$
+    select j.job_id, j.mode, j.status, j.run_by = coalesce(nullif(current_setting('role'), 'none'), session_user)
+    from dbscore.job j where j.into_table = jobs_into.into_table and j.status not in ('done', 'abandoned')
+$function$;
+
+-- mode replace: where a job's predictions wait
+create or replace function dbscore.staging_name(into_table text, job_id integer) returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+return format('%I.%I', (parse_ident(into_table))[1], format('%s_job_%s', left((parse_ident(into_table))[2], 45), job_id));
+
 -- two jobs may add to one table; but not while one has still to make its primary key, or will replace all of it
 create or replace function dbscore.take_table(job dbscore.job) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-    other dbscore.job;
+    other record;
 begin
     perform pg_advisory_xact_lock(dbscore.job_lock_class() + 1, hashtext(job.into_table));
     for other in
-        select * from dbscore.job j
-        where j.into_table = job.into_table and j.status not in ('done', 'abandoned')
-          and (j.mode in ('create', 'replace') or job.mode in ('create', 'replace'))
+        select * from dbscore.jobs_into(job.into_table) j where j.mode in ('create', 'replace') or job.mode in ('create', 'replace')
     loop
-        if (other.mode in ('create', 'replace') and job.mode in ('append', 'upsert')) or dbscore.job_workers(other.job_id) > 0 then
+        if not other.is_own or (other.mode in ('create', 'replace') and job.mode in ('append', 'upsert')) or dbscore.job_workers(other.job_id) > 0 then
             raise exception 'job % is not done with the result table %: it is %', other.job_id, job.into_table, other.status
             using errcode = 'ML007',
-                  hint = format('Resume it (dbscore jobs resume %1$s); or cancel it (dbscore jobs cancel %1$s), and score with mode replace.', other.job_id);
+                  hint = format('Resume it (dbscore jobs resume %1$s); or cancel it (dbscore jobs cancel %1$s), and score with mode replace, as the role that made it.', other.job_id);
         end if;
         update dbscore.job j set status = 'abandoned', error = 'another job made or replaced the result table', finished_at = clock_timestamp()
         where j.job_id = other.job_id;
-        if other.staging_table is not null then
-            execute format('drop table if exists %s', other.staging_table);
-        end if;
+        execute format('drop table if exists %s', dbscore.staging_name(job.into_table, other.job_id));
     end loop;
 end
 $function$;
@@ -429,7 +447,7 @@ begin
         execute format('create table %s (%s)', job.into_table, results);
         execute format('comment on table %s is %L', job.into_table, format('Predictions of the model %s, made by dbscore jobs.', job.model));
     elsif job.mode = 'replace' then
-        job.staging_table := format('%I.%I', (parse_ident(job.into_table))[1], format('%s_job_%s', left((parse_ident(job.into_table))[2], 45), new_id));
+        job.staging_table := dbscore.staging_name(job.into_table, new_id);
         execute format('create table %s (%s)', job.staging_table, results);
         update dbscore.job j set staging_table = job.staging_table where j.job_id = new_id;
     end if;
@@ -529,10 +547,10 @@ declare
     keys constant text := (select string_agg(format('%s.%I', alias, k), ', ') from unnest(job.key_columns) k);
     statement constant text := format(
         'select n, twice, hole, last, bounds from ('
-        'select row_number() over w as n, lead(1) over w is null as last, (%1$s) = (%2$s) as twice, (%3$s) as hole, array[%4$s]::text[] as bounds '
+        'select row_number() over w as n, pg_catalog.lead(1) over w is null as last, (%1$s) = (%2$s) as twice, (%3$s) as hole, array[%4$s]::text[] as bounds '
         '%5$s window w as (order by %1$s)) as ordered where n %% %6$s = 0 or twice or hole or last order by n',
         keys,
-        (select string_agg(format('lag(%s.%I) over w', alias, k), ', ') from unnest(job.key_columns) k),
+        (select string_agg(format('pg_catalog.lag(%s.%I) over w', alias, k), ', ') from unnest(job.key_columns) k),
         (select string_agg(format('%s.%I is null', alias, k), ' or ') from unnest(job.key_columns) k),
         -- as JSON writes it: the same whatever the session's DateStyle and time zone
         (select string_agg(format('pg_catalog.to_jsonb(%s.%I) #>> %L', alias, k, '{}'), ', ') from unnest(job.key_columns) k),

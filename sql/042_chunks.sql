@@ -32,7 +32,10 @@ begin
     end if;
     perform dbscore.version_signature(job.model, job.version);
     update dbscore.job j set status = 'running', error = null, finished_at = null, started_at = clock_timestamp()
-    where j.job_id = job.job_id and (j.status <> 'running' or dbscore.job_workers(j.job_id) = 0);
+    where j.job_id = job.job_id and j.status not in ('done', 'abandoned') and (j.status <> 'running' or dbscore.job_workers(j.job_id) = 0);
+    if exists (select from dbscore.job j where j.job_id = job.job_id and j.status in ('done', 'abandoned')) then
+        raise exception 'job % has just been ended by another session', job_id using errcode = 'ML012', hint = 'See dbscore.jobs.';
+    end if;
 end
 $function$;
 
@@ -55,8 +58,8 @@ as $function$
 declare
     alias constant text := dbscore.source_alias(job);
     keys constant text := (select string_agg(format('%s.%I', alias, k), ', ') from unnest(job.key_columns) k);
-    lower_key constant text := (
-        select string_agg(format('%L::%s', v, job.key_types[i]), ', ' order by i) from unnest(piece.lower_key) with ordinality as bounds (v, i));
+    lower_key constant text := case when job.source_kind <> 'table' or piece.lower_block is null then (
+        select string_agg(format('%L::%s', v, job.key_types[i]), ', ' order by i) from unnest(piece.lower_key) with ordinality as bounds (v, i)) end;
     upper_key constant text := (
         select string_agg(format('%L::%s', v, job.key_types[i]), ', ' order by i) from unnest(piece.upper_key) with ordinality as bounds (v, i));
 begin
@@ -64,12 +67,16 @@ begin
         return concat_ws(' and ',
             case when lower_key is not null then format('(%s) > (%s)', keys, lower_key) end,
             case when upper_key is not null then format('(%s) <= (%s)', keys, upper_key) end, 'true');
+    elsif piece.lower_block is null then
+        -- and where a part of it is to be found: a range of keys
+        return concat_ws(' and ',
+            format('pg_catalog.age(%1$s.xmin) <= (select pg_catalog.age(%2$L::pg_catalog.xid))', alias, job.start_xid),
+            dbscore.without_prediction(job, format('job_id = %s', job.job_id)),
+            case when lower_key is not null then format('(%s) > (%s)', keys, lower_key) end,
+            case when upper_key is not null then format('(%s) <= (%s)', keys, upper_key) end);
     elsif piece.lower_key is not null then
         -- one row, by its place
         return format('%s.ctid = %L::pg_catalog.tid', alias, piece.lower_key[1]);
-    elsif piece.lower_block is null then
-        return format('pg_catalog.age(%1$s.xmin) <= (select pg_catalog.age(%2$L::pg_catalog.xid)) and %3$s',
-                      alias, job.start_xid, dbscore.without_prediction(job, format('job_id = %s', job.job_id)));
     end if;
     return format('%1$s.ctid >= ''(%2$s,0)''::pg_catalog.tid and %1$s.ctid < ''(%3$s,0)''::pg_catalog.tid'
                   ' and pg_catalog.age(%1$s.xmin) > (select pg_catalog.age(%4$L::pg_catalog.xid))',
@@ -85,7 +92,9 @@ as $function$
 declare
     piece dbscore.chunk;
 begin
-    if job.status = 'running' then
+    -- the row is locked as it is now: whoever has an older snapshot is told
+    perform from dbscore.job j where j.job_id = job.job_id and j.status = 'running' for key share;
+    if found then
         select * into piece from dbscore.chunk c
         where c.job_id = job.job_id and c.status = 'planned'
           and (job.source_kind <> 'table' or c.lower_block is not null
@@ -124,7 +133,7 @@ declare
     signature constant jsonb := dbscore.version_signature(job.model, job.version);
     -- always eight, so that they can be passed on by their number
     keys constant text := (
-        select string_agg(case when i <= cardinality(job.key_columns) then format('array_agg(%I) as k%s', job.key_columns[i], i) else format('null::text[] as k%s', i) end, ', ' order by i)
+        select string_agg(case when i <= cardinality(job.key_columns) then format('pg_catalog.array_agg(%I) as k%s', job.key_columns[i], i) else format('null::text[] as k%s', i) end, ', ' order by i)
         from generate_series(1, 8) i);
     picked constant text := dbscore.source_rows(job, dbscore.chunk_condition(job, piece));
     found record;
@@ -132,7 +141,7 @@ declare
 begin
     select * into found from dbscore.source_columns(job);
     columns := dbscore.feature_columns(signature, found.names, found.types, job.source);
-    if job.source_kind <> 'table' or piece.lower_block is not null or piece.lower_key is not null then
+    if job.source_kind <> 'table' or piece.lower_block is not null then
         return format('select count(*)::integer as n, %s, %s %s', keys, dbscore.packing(signature, columns), picked);
     end if;
     -- what changed may be any number of rows: some thousand at a time, all seen by one snapshot
@@ -229,9 +238,14 @@ begin
             execute quarantining using scored.errors, scored.k1, scored.k2, scored.k3, scored.k4, scored.k5, scored.k6, scored.k7, scored.k8;
             errors := errors + pg_catalog.cardinality(wrong);
         end if;
-        execute statements[case when scored.errors is not null then 3 when scored.nulls is not null then 2 else 1 end]
-        using scored.predictions, scored.probabilities, scored.labels, scored.nulls, scored.n, wrong,
-              scored.k1, scored.k2, scored.k3, scored.k4, scored.k5, scored.k6, scored.k7, scored.k8;
+        begin
+            execute statements[case when scored.errors is not null then 3 when scored.nulls is not null then 2 else 1 end]
+            using scored.predictions, scored.probabilities, scored.labels, scored.nulls, scored.n, wrong,
+                  scored.k1, scored.k2, scored.k3, scored.k4, scored.k5, scored.k6, scored.k7, scored.k8;
+        exception when data_exception then
+            -- no row of the source is to blame
+            raise exception 'the result table % refuses a row: %', dbscore.written_table(job), sqlerrm using errcode = 'ML012';
+        end;
         rows := rows + scored.n - pg_catalog.cardinality(wrong);
     end loop;
     close batches;

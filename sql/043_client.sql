@@ -1,4 +1,5 @@
--- sql/043_client.sql: what a worker that scores in its own process reads: a chunk's rows, packed.
+-- sql/043_client.sql: what a worker that writes by COPY reads: a chunk's rows, packed; or their scores, where the
+-- server has them.
 --
 -- Replayed  whole, on every install and upgrade: create or replace only, no tables, no data
 -- Needs     sql/042_chunks.sql, sql/043_quarantine.sql; nothing of PL/Python
@@ -36,6 +37,16 @@ begin
 end
 $function$;
 
+-- the keys, as binary COPY has them, or as texts
+create or replace function dbscore.sent_keys(job dbscore.job) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+return (
+    select string_agg(format('pg_catalog.array_send(pg_catalog.array_agg((%I)%s)) as k%s', k,
+                             case when dbscore.has_binary_form(job.key_types[i]) then '' else '::text' end, i), ', ' order by i)
+    from unnest(job.key_columns) with ordinality as keys (k, i)
+);
+
 create or replace function dbscore.client_packing(job dbscore.job, signature jsonb, columns text[]) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -50,10 +61,6 @@ declare
     sent constant text := case when is_double
         then 'coalesce(pg_catalog.float8send((%s)::double precision), ''\x7ff8000000000db5'')'
         else 'coalesce(pg_catalog.float4send((%s)::real), ''\x7fc00db5'')' end;
-    packed text[] := array(
-        select format('pg_catalog.array_send(pg_catalog.array_agg((%I)%s)) as k%s', k,
-                      case when dbscore.has_binary_form(job.key_types[i]) then '' else '::text' end, i)
-        from unnest(job.key_columns) with ordinality as keys (k, i) order by i);
     feature jsonb;
     value text;
     fits text;
@@ -81,31 +88,43 @@ begin
             numbers := numbers || format(sent, case feature ->> 'type' when 'boolean' then value || '::integer' else value end);
         end if;
     end loop;
-    return concat_ws(', ', 'count(*) as n', array_to_string(packed, ', '),
+    return concat_ws(', ', 'count(*)::integer as n', dbscore.sent_keys(job),
         case when numbers = '{}' then 'null::bytea' else format('pg_catalog.string_agg(%s, '''')', dbscore.joined(numbers)) end || ' as numbers',
         case when integers = '{}' then 'null::bytea' else format('pg_catalog.string_agg(%s, '''')', dbscore.joined(integers)) end || ' as integers',
         (select string_agg(format('%s as a%s', a, i), ', ' order by i) from unnest(arrays) with ordinality as pieces (a, i)),
-        case when texts = '{}' then 'null::text[]' else array_to_string(texts, ' || ') end || ' as texts');
+        case when texts = '{}' then 'null::text[]' else array_to_string(texts, ' operator(pg_catalog.||) ') end || ' as texts');
 end
 $function$;
 
--- what packs a chunk's rows: all at once where they are few, else some thousand at a time
+-- what packs a chunk's rows, and scores them where the server can: all at once where they are few, else some thousand at a time
 create or replace function dbscore.client_statement(job dbscore.job, piece dbscore.chunk, signature jsonb, columns text[]) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-    packing constant text := dbscore.client_packing(job, signature, columns);
+    on_server constant boolean := job.runs_on = 'server';
+    packing constant text := case when on_server
+        then concat_ws(', ', 'count(*)::integer as n', dbscore.sent_keys(job), dbscore.packing(signature, columns))
+        else dbscore.client_packing(job, signature, columns) end;
+    statement text;
     picked constant text := dbscore.source_rows(job, dbscore.chunk_condition(job, piece));
     width constant bigint := (select sum((f ->> 'width')::integer) from jsonb_array_elements(signature -> 'features') f);
 begin
     if (job.source_kind <> 'table' or piece.lower_block is not null) and job.chunk_rows <= 50000 and job.chunk_rows * width <= 1 << 23 then
-        return format('select %s %s', packing, picked);
-    end if;
-    -- the DISTINCT, which never has a row, makes PostgreSQL sort rather than hash, so that one group at a time is in memory
-    return format('select %s, count(distinct 1) filter (where false) from (select %s, (row_number() over () - 1) / %s as dbscore_batch %s) as numbered group by dbscore_batch',
+        statement := format('select %s %s', packing, picked);
+    else
+        -- the DISTINCT, which never has a row, makes PostgreSQL sort rather than hash, so that one group at a time is in memory
+        statement := format('select %s, count(distinct 1) filter (where false) from (select %s, (row_number() over () - 1) / %s as dbscore_batch %s) as numbered group by dbscore_batch',
                   packing, (select string_agg(distinct format('%s.%I', dbscore.source_alias(job), c), ', ') from unnest(job.key_columns || columns) c),
-                  greatest(1, least(8192, (1 << 22) / width)), picked);
+                  dbscore.rows_at_once(signature), picked);
+    end if;
+    if not on_server then
+        return statement;
+    end if;
+    return format(
+        'select packed.n, %s, answer.* from (%s) as packed cross join lateral dbscore_engine.%I(dbscore_engine.%I(), packed.numbers, packed.integers, packed.texts) as answer',
+        (select string_agg('packed.k' || i, ', ') from generate_series(1, cardinality(job.key_columns)) i), statement,
+        format('%s_v%s_frame', job.model, job.version), format('%s_v%s_pin', job.model, job.version));
 end
 $function$;
 
@@ -132,6 +151,7 @@ $function$;
 
 comment on function dbscore.has_binary_form(text) is 'Whether a key of a type is passed on in binary form.';
 comment on function dbscore.joined(text[]) is 'One expression that concatenates others.';
+comment on function dbscore.sent_keys(dbscore.job) is 'The select list that packs keys for a worker that writes by COPY.';
 comment on function dbscore.client_packing(dbscore.job, jsonb, text[]) is 'The select list that packs rows for a worker that scores in its own process.';
 comment on function dbscore.client_parts(integer, dbscore.chunk) is 'The parts of a piece whose rows cannot be packed, and the queries that pack them.';
 comment on function dbscore.client_statement(dbscore.job, dbscore.chunk, jsonb, text[]) is 'The query that packs a chunk''s rows for a worker that scores in its own process.';

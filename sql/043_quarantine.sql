@@ -26,7 +26,7 @@ declare
     place text;
     found record;
 begin
-    if job.source_kind = 'table' and piece.lower_key is not null then
+    if piece.lower_block is not null and piece.lower_key is not null then
         return;
     elsif piece.upper_block - piece.lower_block > 1 then
         middle := (piece.lower_block + piece.upper_block) / 2;
@@ -38,7 +38,7 @@ begin
         return;
     end if;
     perform set_config('search_path', job.search_path, true);
-    if job.source_kind = 'table' then
+    if piece.lower_block is not null then
         for place in execute places
         loop
             part.lower_key := array[place];

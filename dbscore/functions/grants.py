@@ -32,6 +32,40 @@ _ENGINE_ROUTINES = (
     "smallints",
 )
 
+# what a job is told when it is made, and what is learned later; its number and whose it is are neither
+_TOLD = (
+    "model",
+    "version",
+    "source_kind",
+    "source",
+    "where_clause",
+    "key_columns",
+    "key_types",
+    "into_table",
+    "errors_table",
+    "mode",
+    "incremental",
+    "primary_key",
+    "runs_on",
+    "chunk_rows",
+    "workers",
+    "max_errors",
+    "search_path",
+    "rows_planned",
+)
+_LEARNED = (
+    "staging_table",
+    "start_xid",
+    "source_filenode",
+    "replanned",
+    "rows_planned",
+    "status",
+    "errors",
+    "error",
+    "started_at",
+    "finished_at",
+)
+
 __all__ = ["grant", "grant_usage", "grantees", "refuse_unknown_role", "revoke"]
 
 
@@ -57,7 +91,10 @@ def grant_usage(connection: Connection, schema: str, role: str) -> None:
         ).format(to),
     )
     # row level security leaves each role its own jobs
-    run(connection, sql.SQL("grant select, insert, update on dbscore.job to {}").format(to))
+    run(connection, sql.SQL("grant select on dbscore.job to {}").format(to))
+    for right, columns in (("insert", _TOLD), ("update", _LEARNED)):
+        listed = sql.SQL(", ").join(map(sql.Identifier, columns))
+        run(connection, sql.SQL("grant {} ({}) on dbscore.job to {}").format(sql.SQL(right), listed, to))
     run(connection, sql.SQL("grant select, insert, update, delete on dbscore.chunk to {}").format(to))
 
 

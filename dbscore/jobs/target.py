@@ -53,6 +53,9 @@ class _BinaryDumper(Dumper):
 class Target:
     """A table, and the columns of it that are written.
 
+    Attributes:
+        is_direct: Whether rows are copied into the table itself, by way of no other.
+
     Args:
         connection: In autocommit, for as long as the target is used.
         table: Its name, qualified and quoted.
@@ -82,6 +85,7 @@ class Target:
         direct = plain and not conflict and all(key.is_binary for key in keys)
         direct = direct and all(there.get(column) == kind for column, kind in wanted.items())
         self._copy = sql.SQL("copy {} ({}) from stdin (format binary)").format(into if direct else temporary, columns)
+        self.is_direct = direct
         self._insert: sql.Composed | None = None
         self._empty = sql.SQL("delete from {}").format(temporary)
         if not direct:

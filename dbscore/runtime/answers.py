@@ -8,6 +8,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+# how numpy calls what SQL has; a text is an object
+DTYPES = {
+    "double precision": "float64",
+    "real": "float32",
+    "bigint": "int64",
+    "integer": "int32",
+    "smallint": "int16",
+    "boolean": "bool",
+}
+
+
 class Answer:
     """What a frame gave.
 
@@ -48,15 +59,7 @@ def typed(answer: np.ndarray[Any, Any], output: dict[str, Any], rows: int) -> np
     """Return an output in the dtype of its SQL type, shape (rows,), or (rows, width) where it is an array."""
     import numpy as np
 
-    kind = output["type"].removesuffix("[]")
-    dtype = {
-        "double precision": np.float64,
-        "real": np.float32,
-        "bigint": np.int64,
-        "integer": np.int32,
-        "smallint": np.int16,
-        "boolean": np.bool_,
-    }.get(kind, object)
+    dtype = np.dtype(DTYPES.get(output["type"].removesuffix("[]"), "object"))
     many = output["type"].endswith("[]")
     if answer.size == 0:
         return np.zeros((rows, output["width"]) if many else rows, dtype)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 CACHE_LINE = 64
+NOWHERE = os.path.join(os.devnull, "nowhere")
 FORMATS = {"float32": "f", "float64": "d", "int32": "i", "int64": "q", "bool": "?"}
 
 
@@ -34,6 +35,8 @@ def open_session(content: bytes) -> ort.InferenceSession:
     options.log_severity_level = 4
     # what a batch needed is given back, not kept for the life of the backend
     options.enable_cpu_mem_arena = False
+    # a graph may name files that hold its numbers: there is no such place, so it reads none of the server's
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", NOWHERE)
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 

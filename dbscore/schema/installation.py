@@ -17,6 +17,7 @@ from dbscore.database import pin_search_path, run, scalar, script
 from dbscore.errors import PrivilegeError, SchemaError
 from dbscore.schema.source import (
     ENGINE_SCHEMA,
+    ENGINE_SCHEMA_SQL,
     SUPERUSER_FILES,
     alembic_config,
     package_version,
@@ -131,7 +132,7 @@ def install_for_owner(connection: Connection) -> str | None:
     owner = _weaker_owner(connection)
     if owner is not None and scalar(connection, PLPYTHON):
         run(connection, "select pg_advisory_xact_lock(%s)", [LOCK_KEY])
-        run(connection, sql.SQL("create schema if not exists {}").format(sql.Identifier(ENGINE_SCHEMA)))
+        create_engine_schema(connection)
         for name in SUPERUSER_FILES:
             script(connection, rendered(name, owner=owner, models="models"))
     return owner
@@ -220,6 +221,11 @@ def _create_schemas(connection: Connection, models: str, *, superuser: bool, plp
     me = scalar(connection, "select current_user")
     owner = owners.get(tables.SCHEMA, me)
     missing = [schema for schema in (tables.SCHEMA, models) if schema not in owners]
+    if owners.get(models, owner) != owner:
+        raise SchemaError(
+            f"the schema {models!r} belongs to {owners[models]!r}, who could put other functions there",
+            remedy=f"Let {owner!r} own it (alter schema), or choose another with --models-schema NAME.",
+        )
     may_create = scalar(connection, "select has_database_privilege(current_database(), 'create')")
     if (missing and not may_create) or (plpython and not superuser and ENGINE_SCHEMA not in owners):
         raise _superuser_first(me, models)
@@ -228,8 +234,17 @@ def _create_schemas(connection: Connection, models: str, *, superuser: bool, plp
         statement = sql.SQL("create schema {} authorization {}")
         run(connection, statement.format(sql.Identifier(schema), sql.Identifier(owner)))
     if plpython and superuser:
-        run(connection, sql.SQL("create schema if not exists {}").format(sql.Identifier(ENGINE_SCHEMA)))
+        create_engine_schema(connection)
     return str(owner)
+
+
+def create_engine_schema(connection: Connection) -> None:
+    """Create the schema of the PL/Python functions; what another role has put there first would run as a superuser.
+
+    Raises:
+        SchemaError: There is one that no superuser owns.
+    """
+    script(connection, ENGINE_SCHEMA_SQL)
 
 
 def become_owner(connection: Connection) -> None:

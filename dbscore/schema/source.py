@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENGINE_SCHEMA",
+    "ENGINE_SCHEMA_SQL",
     "SUPERUSER_FILES",
     "alembic_config",
     "package_version",
@@ -32,6 +33,17 @@ __all__ = [
 ]
 
 ENGINE_SCHEMA = "dbscore_engine"
+# what somebody else has put into it first would run with the superuser's rights
+ENGINE_SCHEMA_SQL = """do $do$
+begin
+    if exists (
+        select from pg_catalog.pg_namespace n join pg_catalog.pg_roles r on r.oid = n.nspowner where n.nspname = 'dbscore_engine' and not r.rolsuper
+    ) then
+        raise exception 'the schema dbscore_engine belongs to a role that is no superuser' using errcode = 'ML008', hint = 'Drop or rename it.';
+    end if;
+    create schema if not exists dbscore_engine;
+end
+$do$;"""  # noqa: E501
 # functions in untrusted languages, which only a superuser creates: C's by other names, and PL/Python's
 SUPERUSER_FILES = ("010_frame.sql", "015_engine.sql")
 
@@ -53,7 +65,7 @@ def printed_sql(part: str = "all", *, owner: str | None = None, models: str = "m
             for schema in (tables.SCHEMA, models)
         ]
         if plpython:
-            pieces.append(f"create schema if not exists {ENGINE_SCHEMA};")
+            pieces.append(ENGINE_SCHEMA_SQL)
             pieces += [rendered(n, owner=owner, models=models) for n in SUPERUSER_FILES]
     if part in ("all", "owner"):
         if owner:

@@ -51,6 +51,7 @@ def upgrade() -> None:
             "status in ('planned', 'running', 'done', 'failed', 'cancelled', 'abandoned')",
             name=op.f("job_status_check"),
         ),
+        sa.CheckConstraint("isfinite(started_at) and isfinite(finished_at)", name=op.f("job_times_check")),
         schema=SCHEMA,
         comment="Whole-table scoring runs.",
     )

@@ -320,7 +320,7 @@ def test_a_table_for_rows_set_aside_needs_no_right_to_create_where_it_is_there(
     planning = (
         "select dbscore.create_job('sum2', '{id}', 'scores', source => 'readings', mode => 'append', max_errors => 1)"
     )
-    with pytest.raises(psycopg.Error, match="lacks insert on the table public.scores_errors"):
+    with pytest.raises(psycopg.Error, match=r"lacks insert on the table public\.scores_errors"):
         analyst.execute(planning)
     db.execute(f"grant insert on scores_errors to {name}")
     job = analyst.execute(planning).fetchone()

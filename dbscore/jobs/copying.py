@@ -1,8 +1,9 @@
-"""Scoring chunks in the worker's own process: for servers that cannot run the model themselves.
+"""Chunks that the worker writes by COPY: scored in its own process, or by a server that is near.
 
 The chunk is read, scored and written in one transaction on one connection, so it promises what the server's scoring
-promises. Its rows come packed (sql/043_client.sql) and go back by COPY, both in binary form: keys pass through as they
-are, numbers with every bit.
+promises. COPY logs a page's rows at once where INSERT logs each, so a server's answers that need not travel far are
+written by it too. The rows come packed (sql/043_client.sql) and go back by COPY, both in binary form: keys pass through
+as they are, numbers with every bit.
 """
 
 from __future__ import annotations
@@ -23,16 +24,15 @@ from dbscore.jobs import binary
 from dbscore.jobs.connection import is_lost, is_passing
 from dbscore.jobs.records import ChunkResult, Job
 from dbscore.jobs.target import Key, Target
+from dbscore.runtime.answers import DTYPES, Answer
 from dbscore.runtime.batch import NULL_BITS, Batch
 from dbscore.runtime.model import Model
 from dbscore.runtime.row import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    from dbscore.runtime.answers import Answer
-
-__all__ = ["ClientScorer"]
+__all__ = ["CopyScorer"]
 
 # what is no fault of the chunk: a statement cancelled, a server that is a standby now
 NOT_ITS_FAULT = ("57014", "25006")
@@ -41,7 +41,7 @@ NAMED_ERRORS = 5
 REASON_CHARACTERS = 500
 
 _PLAN = """
-select j.key_types, array(select dbscore.has_binary_form(t) from unnest(j.key_types) with ordinality as types (t, i) order by i),
+select j.key_types, array(select dbscore.has_binary_form(t) from pg_catalog.unnest(j.key_types) with ordinality as types (t, i) order by i),
        dbscore.written_table(j), dbscore.conflict_clause(j, case when s.signature @> '{"outputs": [{"kind": "probabilities"}]}' then 'probabilities' else '' end),
        v.sha256, s.signature::text, pg_catalog.set_config('search_path', j.search_path, false),
        -- a chunk is over before its expressions would be compiled
@@ -90,8 +90,8 @@ class _JobCancelledError(Exception):
     """Somebody cancelled the job while its rows were being scored."""
 
 
-class ClientScorer:
-    """The model runs in this process: rows come from the server, predictions go back.
+class CopyScorer:
+    """Rows come from the server to this process, where the model runs, or their predictions do; COPY writes them.
 
     Args:
         connection: In autocommit, and attached to the job by `dbscore.start_job`; its search_path becomes the job's.
@@ -117,8 +117,10 @@ class ClientScorer:
         results = {"prediction": outputs["prediction"]}
         if "probabilities" in outputs:
             results["probabilities"] = "double precision[]"
+        self._outputs = outputs
         self._batch = Batch(f"{job.model}_v{job.version}", signature)
-        self._model = _model(connection, sha256, text)
+        # None: the server scores, and its answers are read instead of the rows
+        self._model = _model(connection, sha256, text) if job.runs_on == "client" else None
         self._keys = keys
         numbers = {"version": "integer", "job_id": "integer"}
         self._results = Target(connection, table, keys, results | numbers, conflict=conflict, name="dbscore_results")
@@ -126,6 +128,11 @@ class ClientScorer:
         if job.errors_table is not None:
             reasons = {"reason": "text"} | numbers
             self._errors = Target(connection, job.errors_table, keys, reasons, conflict="", name="dbscore_errors")
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether COPY writes into the result table itself."""
+        return self._results.is_direct
 
     def next(self) -> ChunkResult | None:
         """Claim, score and write a planned chunk, in one transaction; a failure is recorded in another.
@@ -241,6 +248,8 @@ class ClientScorer:
 
     def _answer(self, packed: dict[str, Any], count: int) -> Answer:
         batch = self._batch
+        if self._model is None:
+            return answered(packed, count, self._outputs["prediction"])
         texts = packed["texts"] or []
         numbers = self._numbers(packed) if batch.width else None
         integers = binary.matrix(packed["integers"], "int64", 2 * len(batch.integers)) if batch.integers else None
@@ -303,6 +312,31 @@ class ClientScorer:
             values = [bytes(key[row])[4:] for key in keys]
             said.append(f"{names} = {self._results.shown(values)}: {errors[row]}")
         return tuple(said)
+
+
+def answered(packed: Mapping[str, Any], count: int, sql_type: str) -> Answer:
+    """Return what the server's engine answered to a frame: raw numbers, in its byte order.
+
+    Args:
+        packed: The columns of the version's frame function.
+        count: How many rows were scored.
+        sql_type: The prediction's type.
+    """
+    labels = packed["labels"]
+    dtype = np.dtype(np.int32) if labels is not None else np.dtype(DTYPES[sql_type.removesuffix("[]")])
+    predictions = np.frombuffer(packed["predictions"], dtype.newbyteorder("<"))
+    if labels is not None:
+        predictions = np.array(labels, object)[predictions - 1]
+    if sql_type.endswith("[]"):
+        predictions = predictions.reshape(count, -1)
+    probabilities = packed["probabilities"]
+    nulls = packed["nulls"]
+    return Answer(
+        predictions,
+        None if probabilities is None else np.frombuffer(probabilities, "<f8").reshape(count, -1),
+        np.zeros(count, bool) if nulls is None else np.frombuffer(nulls, np.uint8).astype(bool),
+        {error["row"] - 1: error["reason"] for error in packed["errors"] or ()},
+    )
 
 
 def _model(connection: psycopg.Connection[Any], sha256: str, signature: str) -> Model:
