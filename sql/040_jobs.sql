@@ -114,6 +114,19 @@ return format('not exists (select from %s as dbscore_written where %s and dbscor
     (select string_agg(format('dbscore_written.%1$I = %2$s.%1$I', k, dbscore.source_alias(job)), ' and ') from unnest(job.key_columns) k),
     of_what);
 
+-- a condition: the job has neither scored the row's key nor set it aside
+create or replace function dbscore.still_to_do(job dbscore.job) returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+return concat_ws(' and ',
+    dbscore.without_prediction(job, format('job_id = %s', job.job_id)),
+    case when job.errors_table is not null then
+        format('not exists (select from %s as dbscore_written where %s and dbscore_written.job_id = %s)',
+            job.errors_table,
+            (select string_agg(format('dbscore_written.%1$I = %2$s.%1$I', k, dbscore.source_alias(job)), ' and ') from unnest(job.key_columns) k),
+            job.job_id)
+    end);
+
 -- the rows of a source that a condition selects: from ... where ...
 create or replace function dbscore.source_rows(job dbscore.job, condition text) returns text
 language sql immutable
@@ -124,7 +137,7 @@ return format('from %s as %s where %s%s%s%s',
     condition,
     case when job.where_clause is null then '' else format(E' and (%s\n)', job.where_clause) end,
     case when job.incremental then ' and ' || dbscore.without_prediction(job, format('version = %s', job.version)) else '' end,
-    case when job.replanned then ' and ' || dbscore.without_prediction(job, format('job_id = %s', job.job_id)) else '' end);
+    case when job.replanned then ' and ' || dbscore.still_to_do(job) else '' end);
 
 -- the columns that hold a version's features, in their order; ML002 where one is not there or does not fit
 create or replace function dbscore.feature_columns(signature jsonb, names text[], types text[], source text) returns text[]
@@ -222,15 +235,23 @@ end
 $function$;
 
 create or replace function dbscore.key_types(job dbscore.job, names text[], types text[]) returns text[]
-language plpgsql immutable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
     missing constant text := (select string_agg(k, ', ') from unnest(job.key_columns) k where k <> all (names));
+    unfit text;
 begin
     if missing is not null then
         raise exception 'the source has no column % for the key', missing
         using errcode = 'ML012', hint = format('Its columns: %s.', array_to_string(names[1:40], ', '));
+    end if;
+    unfit := (
+        select string_agg(format('%s is of type %s', k, types[array_position(names, k)]), ', ') from unnest(job.key_columns) k
+        join pg_type t on t.oid = to_regtype(regexp_replace(types[array_position(names, k)], '\(.*\)', '')) where t.typcategory in ('A', 'C', 'R') or t.typname in ('json', 'xml', 'point'));
+    if unfit is not null then
+        raise exception 'the key cannot tell rows apart: %', unfit
+        using errcode = 'ML012', hint = 'Key the rows by a number, a text, a date or a uuid; in a view, by its text.';
     end if;
     return array(select types[array_position(names, k)] from unnest(job.key_columns) with ordinality as keys (k, i) order by i);
 end
@@ -303,12 +324,22 @@ declare
     names constant text[] := (select c.names from dbscore.relation_columns(target) c);
     missing constant text := (select string_agg(r, ', ') from unnest(results) r where r <> all (names));
     rights constant text[] := '{select,insert}'::text[] || case job.mode when 'upsert' then '{update}' when 'replace' then '{truncate}' else '{}'::text[] end;
+    unfilled constant text := (
+        select string_agg(a.attname, ', ') from pg_attribute a
+        where a.attrelid = target and a.attnum > 0 and not a.attisdropped and a.attnotnull and not a.atthasdef and a.attidentity = '' and a.attname <> all (results));
+    referring constant text := (select string_agg(c.conrelid::regclass::text, ', ') from pg_constraint c where c.contype = 'f' and c.confrelid = target);
     denied constant text := (select string_agg(r, ', ') from unnest(rights) r where not has_table_privilege(target, r));
     other constant text := (select j.model from dbscore.job j where j.into_table = job.into_table and j.model <> job.model and j.status <> 'abandoned' and j.run_by = current_user limit 1);
 begin
     if missing is not null then
         raise exception 'the result table % has no column %', job.into_table, missing
         using errcode = 'ML012', hint = format('Name another table; results have the columns %s.', array_to_string(results, ', '));
+    elsif unfilled is not null then
+        raise exception 'the result table % wants a value for %, and a job has none', job.into_table, unfilled
+        using errcode = 'ML012', hint = 'Give the column a default, or name another table.';
+    elsif job.mode = 'replace' and (referring is not null or (select c.relkind not in ('r', 'p') from pg_class c where c.oid = target)) then
+        raise exception 'the result table % cannot be replaced: %', job.into_table, coalesce('foreign keys refer to it, of ' || referring, 'it is no table')
+        using errcode = 'ML012', hint = 'Use mode upsert, or name another table.';
     elsif denied is not null then
         raise exception 'the role % lacks % on the result table %', current_user, denied, job.into_table
         using errcode = 'ML010', hint = format('grant %s on %s to %I', denied, job.into_table, current_user);
@@ -342,9 +373,9 @@ begin
     then
         raise exception 'the table % for rows that cannot be scored belongs to another role', job.errors_table
         using errcode = 'ML010', hint = 'What is written there would run its triggers: rename or drop it, or name another result table.';
-    elsif target is not null and not has_table_privilege(target, 'insert') then
-        raise exception 'the role % lacks insert on the table % for rows that cannot be scored', current_user, job.errors_table
-        using errcode = 'ML010', hint = format('grant insert on %s to %I', job.errors_table, current_user);
+    elsif target is not null and not (has_table_privilege(target, 'insert') and has_table_privilege(target, 'select')) then
+        raise exception 'the role % lacks select or insert on the table % for rows that cannot be scored', current_user, job.errors_table
+        using errcode = 'ML010', hint = format('grant select, insert on %s to %I', job.errors_table, current_user);
     end if;
 end
 $function$;

@@ -32,7 +32,7 @@ begin
     end if;
     perform dbscore.version_signature(job.model, job.version);
     update dbscore.job j set status = 'running', error = null, finished_at = null, started_at = clock_timestamp()
-    where j.job_id = job.job_id and j.status not in ('done', 'abandoned') and (j.status <> 'running' or dbscore.job_workers(j.job_id) = 0);
+    where j.job_id = job.job_id and j.status not in ('done', 'abandoned') and (j.status <> 'running' or dbscore.job_workers(j.job_id) <= 1);
     if exists (select from dbscore.job j where j.job_id = job.job_id and j.status in ('done', 'abandoned')) then
         raise exception 'job % has just been ended by another session', job_id using errcode = 'ML012', hint = 'See dbscore.jobs.';
     end if;
@@ -44,9 +44,12 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
+    -- held as long as the connection is: it tells who works on the job; before the job's row, which others want too
+    if not pg_try_advisory_lock_shared(dbscore.job_lock_class(), job_id) then
+        raise exception 'somebody holds the advisory lock (%, %) of job %', dbscore.job_lock_class(), job_id, job_id
+        using errcode = 'ML007', hint = 'See pg_locks: no dbscore takes it exclusively.';
+    end if;
     perform dbscore.open_job(job_id);
-    -- held as long as the connection is: it tells who works on the job
-    perform pg_advisory_lock_shared(dbscore.job_lock_class(), job_id);
 end
 $function$;
 
@@ -71,7 +74,7 @@ begin
         -- and where a part of it is to be found: a range of keys
         return concat_ws(' and ',
             format('pg_catalog.age(%1$s.xmin) <= (select pg_catalog.age(%2$L::pg_catalog.xid))', alias, job.start_xid),
-            dbscore.without_prediction(job, format('job_id = %s', job.job_id)),
+            dbscore.still_to_do(job),
             case when lower_key is not null then format('(%s) > (%s)', keys, lower_key) end,
             case when upper_key is not null then format('(%s) <= (%s)', keys, upper_key) end);
     elsif piece.lower_key is not null then
@@ -102,7 +105,9 @@ begin
         order by c.number limit 1 for update skip locked;
     end if;
     if piece.number is not null then
-        perform pg_advisory_xact_lock_shared(dbscore.job_lock_class(), job.job_id);
+        if not pg_try_advisory_xact_lock_shared(dbscore.job_lock_class(), job.job_id) then
+            raise exception 'somebody holds the advisory lock of job %', job.job_id using errcode = 'lock_not_available';
+        end if;
         update dbscore.chunk c set started_at = clock_timestamp(), attempts = c.attempts + 1 where c.job_id = piece.job_id and c.number = piece.number;
     end if;
     return piece;

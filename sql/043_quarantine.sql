@@ -91,7 +91,7 @@ begin
         execute format('select s.rows, s.errors from dbscore.score_rows($1, $2, null::%s) s', dbscore.written_table(job)) into rows, errors
         using job, dbscore.packing_query(job, piece);
         return;
-    exception when data_exception then
+    exception when data_exception or program_limit_exceeded then
         reason := left(sqlerrm, 500);
     end;
     rows := 0;

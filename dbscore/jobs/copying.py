@@ -197,7 +197,7 @@ class CopyScorer:
         try:
             with self._connection.transaction():
                 return self._rows(statement, last=whole)
-        except psycopg.DataError as error:
+        except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
             reason = (error.diag.message_primary or str(error))[:REASON_CHARACTERS]
         text = piece()
         parts = self._connection.execute(_PARTS, [self._job.job_id, text]).fetchall()

@@ -320,9 +320,9 @@ def test_a_table_for_rows_set_aside_needs_no_right_to_create_where_it_is_there(
     planning = (
         "select dbscore.create_job('sum2', '{id}', 'scores', source => 'readings', mode => 'append', max_errors => 1)"
     )
-    with pytest.raises(psycopg.Error, match=r"lacks insert on the table public\.scores_errors"):
+    with pytest.raises(psycopg.Error, match=r"lacks select or insert on the table public\.scores_errors"):
         analyst.execute(planning)
-    db.execute(f"grant insert on scores_errors to {name}")
+    db.execute(f"grant select, insert on scores_errors to {name}")
     job = analyst.execute(planning).fetchone()
     assert job is not None
     analyst.execute("select dbscore.start_job(%s)", job)
@@ -331,3 +331,77 @@ def test_a_table_for_rows_set_aside_needs_no_right_to_create_where_it_is_there(
     row = db.execute("select id, reason from scores_errors").fetchall()
     assert row == [(17, "sum2_v1: feature a is NaN, and the model was not trained with missing values")]
     assert db.execute("select count(*) from scores").fetchone() == (ROWS - 1,)
+
+
+def test_rows_set_aside_are_counted_once_whatever_happens_to_them_later(source: Client, db: Connection) -> None:
+    db.execute("update readings set a = 'NaN' where id in (5, 6, 7)")
+    # in the order of the key again
+    db.execute("cluster readings using readings_pkey")
+    job = planned(db, max_errors=3)
+    scored(db, job, 1)
+    db.execute("update readings set b = b + 1 where id in (5, 6)")
+    db.execute("update readings set a = 1 where id = 7")
+    db.execute("vacuum full readings")
+    db.execute("select * from dbscore.score_chunk(%s)", [job])
+    db.execute("select dbscore.retry_job(%s)", [job])
+    db.execute("select dbscore.start_job(%s)", [job])
+    scored(db, job)
+    assert finished(db, job) == "done"
+    assert db.execute("select array_agg(id order by id) from scores_errors").fetchone() == ([5, 6, 7],)
+    assert db.execute("select errors from dbscore.jobs where job_id = %s", [job]).fetchone() == (3,)
+    assert db.execute("select count(*) from scores").fetchone() == (ROWS - 3,)
+
+
+def test_rows_that_change_while_the_last_chunk_is_divided_are_not_lost(
+    source: Client, db: Connection, url: str
+) -> None:
+    db.execute("alter table readings alter a type numeric")
+    db.execute("analyze readings")
+    job = planned(db, max_errors=1)
+    db.execute("update readings set b = 2")
+    db.execute("update readings set a = 1e400 where id = 17")
+    db.execute("create function slow(integer) returns boolean language sql as 'select pg_sleep(0.001) is not null'")
+    db.execute("update dbscore.job set where_clause = 'id %% 10 <> 0 or slow(id::integer)' where job_id = %s", [job])
+    stop = threading.Event()
+
+    def change() -> None:
+        with psycopg.connect(url, autocommit=True) as other:
+            while not stop.wait(0.05):
+                other.execute("update readings set b = b + 1 where id between 2900 and 2950")
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        scored(db, job)
+    finally:
+        stop.set()
+        thread.join()
+    assert finished(db, job) == "done"
+    row = db.execute(
+        "select count(*) from readings r where not exists (select from scores s where s.id = r.id)"
+    ).fetchone()
+    # the one that no float8 can hold
+    assert row == (1,)
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("create table refers (id bigint references scores)", r"foreign keys refer to it, of public\.refers"),
+        ("alter table scores add owner text not null", "wants a value for owner"),
+    ],
+)
+def test_a_table_that_cannot_be_replaced_is_refused_before_anything_is_scored(
+    source: Client, db: Connection, statement: str, problem: str
+) -> None:
+    db.execute("create table scores (id bigint primary key, prediction float8, version integer, job_id integer)")
+    db.execute(statement)
+    with pytest.raises(JobError, match=problem):
+        source.score("sum2", JobOptions(key=("id",), into="scores", source="readings", mode="replace"))
+
+
+def test_a_key_of_a_type_that_has_no_order_is_refused(source: Client, db: Connection) -> None:
+    db.execute("create view keyed as select array[id] as many, json_build_array(id) as doc, a, b from readings")
+    for key in ("many", "doc"):
+        with pytest.raises(JobError, match=f"the key cannot tell rows apart: {key} is of type"):
+            source.score("sum2", JobOptions(key=(key,), into="scores", source="keyed"))
