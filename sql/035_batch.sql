@@ -7,7 +7,11 @@
 -- one call scores the frame, one unpacks the answer. The first and the last are made here, as text.
 --
 -- dbscore.version_signature(model, version) -> jsonb     ML001 where the caller may not score it
+-- dbscore.exact_tensors(signature) -> text[]             the tensors of 64-bit integers: a bigint feature of theirs stays one
+-- dbscore.frame_element(signature) -> text               what a frame's numbers are: double precision, or real where all fit it
 -- dbscore.packing(signature, columns) -> text            the select list that packs rows: numbers, integers, texts
+-- dbscore.in_batches(packing, columns, from_rows, rows) -> text
+--                                                        the query that packs rows, so many at a time
 -- dbscore.answering(signature, keys, nulls, errors) -> text
 --                                                        the query that unpacks an answer: k1..kn, prediction[, probabilities]
 --   $1 predictions  $2 probabilities  $3 labels  $4 nulls  $5 how many rows  $6 rows with errors, from 1  $7... the keys' arrays
@@ -33,17 +37,34 @@ begin
 end
 $function$;
 
+create or replace function dbscore.exact_tensors(signature jsonb) returns text[]
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+return array(select t ->> 'name' from jsonb_array_elements(signature -> 'tensors') t where t ->> 'dtype' = 'int64');
+
+create or replace function dbscore.frame_element(signature jsonb) returns text
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+return case when exists (
+    select from jsonb_array_elements(signature -> 'features') f where f ->> 'type' not in ('real', 'real[]', 'text')
+        and not (f ->> 'type' = 'bigint' and f ->> 'tensor' = any (dbscore.exact_tensors(signature)))
+) then 'double precision' else 'real' end;
+
+create or replace function dbscore.in_batches(packing text, columns text, from_rows text, rows bigint) returns text
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+-- the DISTINCT, which never has a row, makes PostgreSQL sort rather than hash, so that one group at a time is in memory
+return format(
+    'select %s, count(distinct 1) filter (where false) from (select %s, (row_number() over () - 1) / %s as dbscore_batch %s) as numbered group by dbscore_batch',
+    packing, columns, rows, from_rows);
+
 create or replace function dbscore.packing(signature jsonb, columns text[]) returns text
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-    -- a feature's tensor decides whether a bigint stays one
-    exact constant text[] := array(select t ->> 'name' from jsonb_array_elements(signature -> 'tensors') t where t ->> 'dtype' = 'int64');
-    numbers constant text := case when exists (
-        select from jsonb_array_elements(signature -> 'features') f where f ->> 'type' not in ('real', 'real[]', 'text')
-            and not (f ->> 'type' = 'bigint' and f ->> 'tensor' = any (exact))
-    ) then 'double precision' else 'real' end;
+    exact constant text[] := dbscore.exact_tensors(signature);
+    numbers constant text := dbscore.frame_element(signature);
     blank constant text := case numbers when 'real' then 'dbscore_engine.null_real()' else 'dbscore_engine.null_double()' end;
     feature jsonb;
     value text;
@@ -182,12 +203,10 @@ begin
         raise exception 'the key % is an array, of type %', quote_ident(key), found_type
         using errcode = 'ML002', hint = format('Name a column of another type, or key it by its text: %I::text.', key);
     end if;
-    -- the DISTINCT, which never has a row, makes PostgreSQL sort rather than hash, so that one group at a time is in memory
-    return format(
-        'select count(*)::integer as n, pg_catalog.array_agg(%1$I)::%6$s[] as k1, %2$s, count(distinct 1) filter (where false) from ('
-        'select %3$s, (row_number() over () - 1) / %4$s as dbscore_batch from (%5$s) as asked) as numbered group by dbscore_batch',
-        key, dbscore.packing(signature, columns),
-        (select string_agg(distinct quote_ident(name), ', ') from unnest(columns || key) as names (name)), dbscore.rows_at_once(signature), asked, key_type);
+    return dbscore.in_batches(
+        format('count(*)::integer as n, pg_catalog.array_agg(%I)::%s[] as k1, %s', key, key_type, dbscore.packing(signature, columns)),
+        (select string_agg(distinct quote_ident(name), ', ') from unnest(columns || key) as names (name)),
+        format('from (%s) as asked', asked), dbscore.rows_at_once(signature));
 end
 $function$;
 
@@ -206,6 +225,9 @@ end
 $function$;
 
 comment on function dbscore.version_signature(text, integer) is 'A version''s signature: its features, tensors and outputs.';
+comment on function dbscore.exact_tensors(jsonb) is 'A version''s tensors of 64-bit integers.';
+comment on function dbscore.frame_element(jsonb) is 'What the numbers of a version''s frames are.';
+comment on function dbscore.in_batches(text, text, text, bigint) is 'The query that packs rows, so many at a time.';
 comment on function dbscore.packing(jsonb, text[]) is 'The select list that packs rows for a version.';
 comment on function dbscore.answering(jsonb, integer, boolean, boolean) is 'The query that unpacks the answer to a frame.';
 comment on function dbscore.batch_query(jsonb, text, text, regtype, text) is 'The query that packs the rows of a query, some thousand a time.';

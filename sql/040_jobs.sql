@@ -48,14 +48,20 @@ begin
 end
 $function$;
 
+-- the backends that work on a job
+create or replace function dbscore.worker_pids(job_id integer) returns setof integer
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $function$
+    select distinct l.pid from pg_locks l
+    where l.locktype = 'advisory' and l.classid = dbscore.job_lock_class()::oid and l.objid = worker_pids.job_id::oid and l.objsubid = 2 and l.granted
+      and l.mode = 'ShareLock' and l.database = (select d.oid from pg_database d where d.datname = current_database())
+$function$;
+
 create or replace function dbscore.job_workers(job_id integer) returns integer
 language sql stable
 set search_path = pg_catalog, pg_temp
-return (
-    select count(distinct l.pid)::integer from pg_locks l
-    where l.locktype = 'advisory' and l.classid = dbscore.job_lock_class()::oid and l.objid = job_workers.job_id::oid and l.objsubid = 2 and l.granted
-      and l.mode = 'ShareLock' and l.database = (select d.oid from pg_database d where d.datname = current_database())
-);
+return (select count(*)::integer from dbscore.worker_pids(job_id));
 
 -- --- the source ---
 
@@ -105,12 +111,12 @@ language sql immutable
 set search_path = pg_catalog, pg_temp
 return coalesce(job.staging_table, job.into_table);
 
--- a condition: the row's key has no prediction yet
-create or replace function dbscore.without_prediction(job dbscore.job, of_what text) returns text
+-- a condition: a table, of predictions or of rows set aside, has not the row's key
+create or replace function dbscore.not_written(job dbscore.job, into_table text, of_what text) returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
 return format('not exists (select from %s as dbscore_written where %s and dbscore_written.%s)',
-    dbscore.written_table(job),
+    into_table,
     (select string_agg(format('dbscore_written.%1$I = %2$s.%1$I', k, dbscore.source_alias(job)), ' and ') from unnest(job.key_columns) k),
     of_what);
 
@@ -119,13 +125,8 @@ create or replace function dbscore.still_to_do(job dbscore.job) returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
 return concat_ws(' and ',
-    dbscore.without_prediction(job, format('job_id = %s', job.job_id)),
-    case when job.errors_table is not null then
-        format('not exists (select from %s as dbscore_written where %s and dbscore_written.job_id = %s)',
-            job.errors_table,
-            (select string_agg(format('dbscore_written.%1$I = %2$s.%1$I', k, dbscore.source_alias(job)), ' and ') from unnest(job.key_columns) k),
-            job.job_id)
-    end);
+    dbscore.not_written(job, dbscore.written_table(job), format('job_id = %s', job.job_id)),
+    case when job.errors_table is not null then dbscore.not_written(job, job.errors_table, format('job_id = %s', job.job_id)) end);
 
 -- the rows of a source that a condition selects: from ... where ...
 create or replace function dbscore.source_rows(job dbscore.job, condition text) returns text
@@ -136,7 +137,7 @@ return format('from %s as %s where %s%s%s%s',
     dbscore.source_alias(job),
     condition,
     case when job.where_clause is null then '' else format(E' and (%s\n)', job.where_clause) end,
-    case when job.incremental then ' and ' || dbscore.without_prediction(job, format('version = %s', job.version)) else '' end,
+    case when job.incremental then ' and ' || dbscore.not_written(job, dbscore.written_table(job), format('version = %s', job.version)) else '' end,
     case when job.replanned then ' and ' || dbscore.still_to_do(job) else '' end);
 
 -- the columns that hold a version's features, in their order; ML002 where one is not there or does not fit
@@ -174,15 +175,17 @@ begin
 end
 $function$;
 
--- what a client's worker reads: the keys as text, the features in their own types
-create or replace function dbscore.client_query(job dbscore.job, signature jsonb, columns text[], condition text) returns text
-language sql immutable
+-- the source's columns that hold the features of a job's version
+create or replace function dbscore.job_columns(job dbscore.job, signature jsonb) returns text[]
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-return format('select %s, %s %s',
-    (select string_agg(format('(%s.%I)::text as k%s', dbscore.source_alias(job), k, i), ', ' order by i) from unnest(job.key_columns) with ordinality as keys (k, i)),
-    (select string_agg(format('(%s.%I)::%s as f%s', dbscore.source_alias(job), columns[i], f ->> 'type', i), ', ' order by i)
-     from jsonb_array_elements(signature -> 'features') with ordinality as features (f, i)),
-    dbscore.source_rows(job, condition));
+as $function$
+declare
+    found constant record := dbscore.source_columns(job);
+begin
+    return dbscore.feature_columns(signature, found.names, found.types, job.source);
+end
+$function$;
 
 -- --- checking ---
 
@@ -260,7 +263,7 @@ begin
 end
 $function$;
 
--- how many rows PostgreSQL expects; it also refuses what cannot be cast, and a where clause that is none
+-- how many rows PostgreSQL expects; to ask also refuses what cannot be cast, and a where clause that is none
 create or replace function dbscore.planned_rows(job dbscore.job, signature jsonb, columns text[]) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -272,7 +275,10 @@ declare
     plan json;
 begin
     whole.incremental := false;
-    statement := 'explain (format json) ' || dbscore.client_query(whole, signature, columns, 'true');
+    statement := format('explain (format json) select %s %s',
+        (select string_agg(format('(%s.%I)::%s', dbscore.source_alias(job), columns[i], f ->> 'type'), ', ' order by i)
+         from jsonb_array_elements(signature -> 'features') with ordinality as features (f, i)),
+        dbscore.source_rows(whole, 'true'));
     whole.where_clause := null;
     checked := 'explain select ' || dbscore.source_rows(whole, format(E'case when %s\n then true end', job.where_clause));
     perform set_config('search_path', job.search_path, true);

@@ -130,6 +130,23 @@ begin
 end
 $function$;
 
+-- the query that packs the rows of a piece: all at once, or some thousand at a time
+create or replace function dbscore.packed_rows(job dbscore.job, piece dbscore.chunk, signature jsonb, columns text[], packing text, in_batches boolean) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    picked constant text := dbscore.source_rows(job, dbscore.chunk_condition(job, piece));
+begin
+    if not in_batches then
+        return format('select %s %s', packing, picked);
+    end if;
+    return dbscore.in_batches(
+        packing, (select string_agg(distinct format('%s.%I', dbscore.source_alias(job), c), ', ') from unnest(job.key_columns || columns) c),
+        picked, dbscore.rows_at_once(signature));
+end
+$function$;
+
 create or replace function dbscore.packing_query(job dbscore.job, piece dbscore.chunk) returns text
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -140,21 +157,23 @@ declare
     keys constant text := (
         select string_agg(case when i <= cardinality(job.key_columns) then format('pg_catalog.array_agg(%I) as k%s', job.key_columns[i], i) else format('null::text[] as k%s', i) end, ', ' order by i)
         from generate_series(1, 8) i);
-    picked constant text := dbscore.source_rows(job, dbscore.chunk_condition(job, piece));
-    found record;
-    columns text[];
+    columns constant text[] := dbscore.job_columns(job, signature);
+    packing constant text := format('count(*)::integer as n, %s, %s', keys, dbscore.packing(signature, columns));
 begin
-    select * into found from dbscore.source_columns(job);
-    columns := dbscore.feature_columns(signature, found.names, found.types, job.source);
-    if job.source_kind <> 'table' or piece.lower_block is not null then
-        return format('select count(*)::integer as n, %s, %s %s', keys, dbscore.packing(signature, columns), picked);
-    end if;
     -- what changed may be any number of rows: some thousand at a time, all seen by one snapshot
-    return format('select count(*)::integer as n, %s, %s, count(distinct 1) filter (where false) from (select %s, (row_number() over () - 1) / %s as dbscore_batch %s) as changed group by dbscore_batch',
-                  keys, dbscore.packing(signature, columns),
-                  (select string_agg(distinct format('%s.%I', dbscore.source_alias(job), c), ', ') from unnest(job.key_columns || columns) c), dbscore.rows_at_once(signature), picked);
+    return dbscore.packed_rows(job, piece, signature, columns, packing, in_batches => job.source_kind = 'table' and piece.lower_block is null);
 end
 $function$;
+
+-- the query that packs rows and scores them: in one statement, so that a frame goes to the engine without being copied
+-- into a variable
+create or replace function dbscore.scoring(job dbscore.job, keys integer, packing text) returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+return format(
+    'select packed.n, %s, answer.* from (%s) as packed cross join lateral dbscore_engine.%I(dbscore_engine.%I(), packed.numbers, packed.integers, packed.texts) as answer',
+    (select string_agg('packed.k' || i, ', ') from generate_series(1, keys) i), packing,
+    format('%s_v%s_frame', job.model, job.version), format('%s_v%s_pin', job.model, job.version));
 
 create or replace function dbscore.conflict_clause(job dbscore.job, probabilities text) returns text
 language plpgsql stable
@@ -201,11 +220,7 @@ declare
     keys constant integer := cardinality(job.key_columns);
     names constant text := (select string_agg(quote_ident(k), ', ' order by i) from unnest(job.key_columns) with ordinality as keys (k, i));
     probabilities constant text := case when signature @> '{"outputs": [{"kind": "probabilities"}]}' then ', probabilities' else '' end;
-    -- in one statement, so that a frame goes to the engine without being copied into a variable
-    scoring constant text := format(
-        'select packed.n, %s, answer.* from (%s) as packed cross join lateral dbscore_engine.%I(dbscore_engine.%I(), packed.numbers, packed.integers, packed.texts) as answer',
-        (select string_agg('packed.k' || i, ', ') from generate_series(1, 8) i), packing,
-        format('%s_v%s_frame', job.model, job.version), format('%s_v%s_pin', job.model, job.version));
+    scoring constant text := dbscore.scoring(job, 8, packing);
     head constant text := format('insert into %s (%s, prediction%s, version, job_id) select *, %s, %s from (', dbscore.written_table(job), names, probabilities, job.version, job.job_id);
     tail constant text := ') as answer' || dbscore.conflict_clause(job, probabilities);
     -- without and with NULLs, with errors, whose rows are left out
@@ -297,7 +312,6 @@ declare
     job constant dbscore.job := dbscore.own_job(job_id);
     signature constant jsonb := dbscore.version_signature(job.model, job.version);
     piece constant dbscore.chunk := dbscore.take_chunk(job);
-    found record;
     state text;
     message text;
     hint text;
@@ -308,8 +322,7 @@ begin
     chunk := piece.number;
     begin
         perform dbscore.refuse_rewritten(job, piece);
-        select * into found from dbscore.source_columns(job);
-        statement := dbscore.client_statement(job, piece, signature, dbscore.feature_columns(signature, found.names, found.types, job.source));
+        statement := dbscore.client_statement(job, piece, signature, dbscore.job_columns(job, signature));
     exception
         when serialization_failure or deadlock_detected or lock_not_available or read_only_sql_transaction then
             raise;
@@ -438,10 +451,8 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-    perform pg_cancel_backend(l.pid) from pg_locks l join pg_stat_activity a on a.pid = l.pid
-    where l.locktype = 'advisory' and l.classid = dbscore.job_lock_class()::oid and l.objid = cancel_workers.job_id::oid and l.objsubid = 2 and l.granted
-      and l.mode = 'ShareLock' and l.database = (select d.oid from pg_database d where d.datname = current_database()) and l.pid <> pg_backend_pid()
-      and pg_has_role(current_user, a.usesysid, 'usage');
+    perform pg_cancel_backend(w.pid) from dbscore.worker_pids(job_id) as w (pid) join pg_stat_activity a on a.pid = w.pid
+    where w.pid <> pg_backend_pid() and pg_has_role(current_user, a.usesysid, 'usage');
 end
 $function$;
 

@@ -52,13 +52,9 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-    exact constant text[] := array(select t ->> 'name' from jsonb_array_elements(signature -> 'tensors') t where t ->> 'dtype' = 'int64');
-    -- as dbscore.packing has it
-    is_double constant boolean := exists (
-        select from jsonb_array_elements(signature -> 'features') f where f ->> 'type' not in ('real', 'real[]', 'text')
-            and not (f ->> 'type' = 'bigint' and f ->> 'tensor' = any (exact)));
-    element constant text := case when is_double then 'double precision' else 'real' end;
-    sent constant text := case when is_double
+    exact constant text[] := dbscore.exact_tensors(signature);
+    element constant text := dbscore.frame_element(signature);
+    sent constant text := case when element = 'double precision'
         then 'coalesce(pg_catalog.float8send((%s)::double precision), ''\x7ff8000000000db5'')'
         else 'coalesce(pg_catalog.float4send((%s)::real), ''\x7fc00db5'')' end;
     feature jsonb;
@@ -106,25 +102,11 @@ declare
     packing constant text := case when on_server
         then concat_ws(', ', 'count(*)::integer as n', dbscore.sent_keys(job), dbscore.packing(signature, columns))
         else dbscore.client_packing(job, signature, columns) end;
-    statement text;
-    picked constant text := dbscore.source_rows(job, dbscore.chunk_condition(job, piece));
     width constant bigint := (select sum((f ->> 'width')::integer) from jsonb_array_elements(signature -> 'features') f);
+    few constant boolean := (job.source_kind <> 'table' or piece.lower_block is not null) and job.chunk_rows <= 50000 and job.chunk_rows * width <= 1 << 23;
+    statement constant text := dbscore.packed_rows(job, piece, signature, columns, packing, in_batches => not few);
 begin
-    if (job.source_kind <> 'table' or piece.lower_block is not null) and job.chunk_rows <= 50000 and job.chunk_rows * width <= 1 << 23 then
-        statement := format('select %s %s', packing, picked);
-    else
-        -- the DISTINCT, which never has a row, makes PostgreSQL sort rather than hash, so that one group at a time is in memory
-        statement := format('select %s, count(distinct 1) filter (where false) from (select %s, (row_number() over () - 1) / %s as dbscore_batch %s) as numbered group by dbscore_batch',
-                  packing, (select string_agg(distinct format('%s.%I', dbscore.source_alias(job), c), ', ') from unnest(job.key_columns || columns) c),
-                  dbscore.rows_at_once(signature), picked);
-    end if;
-    if not on_server then
-        return statement;
-    end if;
-    return format(
-        'select packed.n, %s, answer.* from (%s) as packed cross join lateral dbscore_engine.%I(dbscore_engine.%I(), packed.numbers, packed.integers, packed.texts) as answer',
-        (select string_agg('packed.k' || i, ', ') from generate_series(1, cardinality(job.key_columns)) i), statement,
-        format('%s_v%s_frame', job.model, job.version), format('%s_v%s_pin', job.model, job.version));
+    return case when on_server then dbscore.scoring(job, cardinality(job.key_columns), statement) else statement end;
 end
 $function$;
 
@@ -136,11 +118,8 @@ as $function$
 declare
     job constant dbscore.job := dbscore.own_job(job_id);
     signature constant jsonb := dbscore.version_signature(job.model, job.version);
-    found record;
-    columns text[];
+    columns constant text[] := dbscore.job_columns(job, signature);
 begin
-    select * into found from dbscore.source_columns(job);
-    columns := dbscore.feature_columns(signature, found.names, found.types, job.source);
     for part in select * from dbscore.split_piece(job, piece)
     loop
         statement := dbscore.client_statement(job, part, signature, columns);

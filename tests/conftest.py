@@ -21,15 +21,44 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from dbscore import Client, LocalServer, Settings
+from dbscore.local.installation import find_embedded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from dbscore.jobs import Progress
 
 QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "60"}
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = REPOSITORY.parent / "shared" / "data"
 
 _numbers = itertools.count()
+
+
+class Once:
+    """Calls something with the progress, once, when some chunks are done."""
+
+    def __init__(self, action: Callable[[Progress], object], *, chunks: int = 3) -> None:
+        self.action, self.chunks, self.called = action, chunks, False
+
+    def __call__(self, progress: Progress) -> None:
+        if not self.called and progress.chunks_done >= self.chunks:
+            self.called = True
+            self.action(progress)
+
+
+@contextmanager
+def local_server(**options: Any) -> Iterator[LocalServer]:
+    """Make a private server, which is not started yet; remove it."""
+    # not pytest's tmp_path: root's is closed to the user that the server runs as
+    home = Path(tempfile.mkdtemp(prefix="dbscore-tests-", dir="/var/tmp"))
+    home.chmod(0o755)
+    server = LocalServer(home, config=QUICK, **options)
+    try:
+        yield server
+    finally:
+        server.remove()
+        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -39,15 +68,15 @@ def server_url() -> Iterator[str]:
     if given:
         yield given
         return
-    # not pytest's tmp_path: root's is closed to the user that the server runs as
-    home = Path(tempfile.mkdtemp(prefix="dbscore-tests-", dir="/var/tmp"))
-    home.chmod(0o755)
-    server = LocalServer(home, config=QUICK, packages=Settings.from_environment().home / ".packages")
-    try:
+    with local_server(packages=Settings.from_environment().home / ".packages") as server:
         yield server.start()
-    finally:
-        server.remove()
-        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def plain_url() -> Iterator[str]:
+    """A superuser's URL of a server without PL/Python: PostgreSQL 18 from the wheel."""
+    with local_server(installation=find_embedded()[0]) as server:
+        yield server.start()
 
 
 def at(url: str, **parts: str) -> str:

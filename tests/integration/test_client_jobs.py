@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,12 +22,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from dbscore import Client, JobOptions, LocalServer
+from dbscore import Client, JobOptions
 from dbscore.errors import JobError, PrivilegeError
 from dbscore.jobs import binary
-from dbscore.local.installation import find_embedded
 from dbscore.runtime.batch import NULL_BITS
-from tests.conftest import QUICK, at, database
+from tests.conftest import Once, at, database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,19 +52,6 @@ update things set vec = null where id % 103 = 0;
 update things set flag = null, n = null, huge = null, r = null where id % 107 = 0;
 analyze things;
 """
-
-
-@pytest.fixture(scope="module")
-def plain_url() -> Iterator[str]:
-    """A server without PL/Python: PostgreSQL 18 from the wheel."""
-    home = Path(tempfile.mkdtemp(prefix="dbscore-tests-", dir="/var/tmp"))
-    home.chmod(0o755)
-    server = LocalServer(home, config=QUICK, installation=find_embedded()[0])
-    try:
-        yield server.start()
-    finally:
-        server.remove()
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture
@@ -507,18 +490,6 @@ def test_rows_that_come_and_change_meanwhile_have_one_prediction_each(place: Cli
 
 
 # --- whatever happens on the way ---
-
-
-class Once:
-    """Calls something with the progress, once, when some chunks are done."""
-
-    def __init__(self, action: Callable[[Progress], object], *, chunks: int = 3) -> None:
-        self.action, self.chunks, self.called = action, chunks, False
-
-    def __call__(self, progress: Progress) -> None:
-        if not self.called and progress.chunks_done >= self.chunks:
-            self.called = True
-            self.action(progress)
 
 
 def started(client: Client, *arguments: str) -> subprocess.Popen[bytes]:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import re
 import secrets
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psycopg
 import pytest
 
-from dbscore import LocalServer
 from dbscore.local.installation import find_embedded
 from dbscore.schema.source import rendered
-from tests.conftest import QUICK, database
+from tests.conftest import database, local_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,15 +32,9 @@ def frame_url(request: pytest.FixtureRequest, server_url: str) -> Iterator[str]:
         with database(server_url) as url:
             yield _with_frame(url)
         return
-    home = Path(tempfile.mkdtemp(prefix="dbscore-tests-", dir="/var/tmp"))
-    home.chmod(0o755)
     installation = next(one for one in find_embedded() if one.major == request.param)
-    server = LocalServer(home, config=QUICK, installation=installation)
-    try:
+    with local_server(installation=installation) as server:
         yield _with_frame(server.start())
-    finally:
-        server.remove()
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def _with_frame(url: str) -> str:

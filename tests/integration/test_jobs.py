@@ -15,7 +15,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from dbscore import Client, JobOptions
 from dbscore.errors import JobError, NotFoundError, PrivilegeError, ServerError
-from tests.conftest import at
+from tests.conftest import Once, at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,18 +64,6 @@ def wrong(db: Connection, *, version: int = 1, into: str = "scores", source: str
 
 
 RIGHT = (0, 0, 0)
-
-
-class Once:
-    """Calls something with the progress, once, when some chunks are done."""
-
-    def __init__(self, action: Callable[[Progress], object], *, chunks: int = 3) -> None:
-        self.action, self.chunks, self.called = action, chunks, False
-
-    def __call__(self, progress: Progress) -> None:
-        if not self.called and progress.chunks_done >= self.chunks:
-            self.called = True
-            self.action(progress)
 
 
 def interrupted(client: Client, *, seconds: float = 0.05) -> Job:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +18,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 from dbscore import Client, LocalServer, Settings
-from tests.conftest import QUICK
+from tests.conftest import local_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,15 +34,9 @@ SLOW = "id % 500 <> 0 or pg_sleep(0.03) is not null"
 @pytest.fixture(scope="module")
 def server() -> Iterator[LocalServer]:
     """A server of its own, which may be killed."""
-    home = Path(tempfile.mkdtemp(prefix="dbscore-tests-", dir="/var/tmp"))
-    home.chmod(0o755)
-    one = LocalServer(home, config=QUICK, packages=Settings.from_environment().home / ".packages")
-    try:
+    with local_server(packages=Settings.from_environment().home / ".packages") as one:
         one.start()
         yield one
-    finally:
-        one.remove()
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import joblib
@@ -16,26 +13,13 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
-from dbscore import Client, LocalServer
+from dbscore import Client
 from dbscore.cli import app
 from dbscore.errors import DbscoreError, InUseError, NotFoundError, ServerError
-from dbscore.local.installation import find_embedded
-from tests.conftest import QUICK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-@pytest.fixture(scope="module")
-def plain_url() -> Iterator[str]:
-    home = Path(tempfile.mkdtemp(prefix="dbscore-tests-", dir="/var/tmp"))
-    home.chmod(0o755)
-    server = LocalServer(home, config=QUICK, installation=find_embedded()[0])
-    try:
-        yield server.start()
-    finally:
-        server.remove()
-        shutil.rmtree(home, ignore_errors=True)
+    from pathlib import Path
 
 
 @pytest.fixture
