@@ -203,6 +203,8 @@ job = Table(
     _created_at(),
     Column("started_at", DateTime(timezone=True)),
     Column("finished_at", DateTime(timezone=True)),
+    # the table that the results are in: another of its name has not what the job wrote
+    Column("into_oid", OID),
     CheckConstraint("source_kind in ('table', 'view', 'query')", name="source_kind"),
     CheckConstraint("mode in ('create', 'append', 'replace', 'upsert')", name="mode"),
     CheckConstraint("runs_on in ('server', 'client')", name="runs_on"),

@@ -115,10 +115,13 @@ return coalesce(job.staging_table, job.into_table);
 create or replace function dbscore.not_written(job dbscore.job, into_table text, of_what text) returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
-return format('not exists (select from %s as dbscore_written where %s and dbscore_written.%s)',
-    into_table,
-    (select string_agg(format('dbscore_written.%1$I = %2$s.%1$I', k, dbscore.source_alias(job)), ' and ') from unnest(job.key_columns) k),
-    of_what);
+return (
+    select format('not exists (select from %1$s as %2$s where %3$s and %2$s.%4$s)',
+        into_table, alias,
+        (select string_agg(format('%1$s.%2$I = %3$s.%2$I', alias, k, dbscore.source_alias(job)), ' and ') from unnest(job.key_columns) k),
+        of_what)
+    -- whatever the source is called
+    from (values (case dbscore.source_alias(job) when 'written' then 'dbscore_written' else 'written' end)) as aliases (alias));
 
 -- a condition: the job has neither scored the row's key nor set it aside
 create or replace function dbscore.still_to_do(job dbscore.job) returns text
@@ -133,7 +136,8 @@ create or replace function dbscore.source_rows(job dbscore.job, condition text) 
 language sql immutable
 set search_path = pg_catalog, pg_temp
 return format('from %s as %s where %s%s%s%s',
-    case when job.source_kind = 'query' then format(E'(%s\n)', job.source) else job.source end,
+    -- a table that others inherit from by now has places of rows, and they have their own
+    case job.source_kind when 'query' then format(E'(%s\n)', job.source) when 'table' then 'only ' || job.source else job.source end,
     dbscore.source_alias(job),
     condition,
     case when job.where_clause is null then '' else format(E' and (%s\n)', job.where_clause) end,
@@ -395,7 +399,11 @@ language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $function$
     select j.job_id, j.mode, j.status, j.run_by = coalesce(nullif(current_setting('role'), 'none'), session_user)
-    from dbscore.job j where j.into_table = jobs_into.into_table and j.status not in ('done', 'abandoned')
+    from dbscore.job j join pg_roles r on r.rolname = j.run_by
+    where j.into_table = jobs_into.into_table and j.status not in ('done', 'abandoned')
+      -- a role that may not write there stands in nobody's way
+      and case when to_regclass(jobs_into.into_table) is not null then has_table_privilege(r.oid, to_regclass(jobs_into.into_table), 'insert')
+          else exists (select from pg_namespace n where n.nspname = (parse_ident(jobs_into.into_table))[1] and has_schema_privilege(r.oid, n.oid, 'create')) end
 $function$;
 
 -- mode replace: where a job's predictions wait
@@ -491,6 +499,7 @@ begin
         execute format('create table %s (%s)', job.staging_table, results);
         update dbscore.job j set staging_table = job.staging_table where j.job_id = new_id;
     end if;
+    update dbscore.job j set into_oid = to_regclass(job.into_table) where j.job_id = new_id;
     if job.errors_table is not null and to_regclass(job.errors_table) is null then
         execute format('create table %s (%s, reason text not null, version integer not null, job_id integer not null,'
                        ' recorded_at timestamptz not null default now())', job.errors_table, keys);

@@ -114,6 +114,19 @@ begin
 end
 $function$;
 
+-- raises where what the job wrote is gone: its table was dropped, and another has its name
+create or replace function dbscore.refuse_lost_results(job dbscore.job) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+    if to_regclass(job.into_table) is distinct from job.into_oid::regclass and job.into_oid is not null then
+        raise exception 'the result table % is not the one that job % writes to: that was dropped', job.into_table, job.job_id
+        using errcode = 'ML012', hint = 'What the job had scored is gone with it. Score again, for a new job.';
+    end if;
+end
+$function$;
+
 -- raises where the table's rows are not where they were planned; from here on they stay there until the chunk is done
 create or replace function dbscore.refuse_rewritten(job dbscore.job, piece dbscore.chunk) returns void
 language plpgsql volatile
@@ -288,6 +301,7 @@ begin
     end if;
     chunk := piece.number;
     begin
+        perform dbscore.refuse_lost_results(job);
         perform dbscore.refuse_rewritten(job, piece);
         select s.rows, s.errors into rows, errors from dbscore.score_piece(job, piece) s;
         perform dbscore.finish_chunk(job_id, chunk, rows);
@@ -321,6 +335,7 @@ begin
     end if;
     chunk := piece.number;
     begin
+        perform dbscore.refuse_lost_results(job);
         perform dbscore.refuse_rewritten(job, piece);
         statement := dbscore.client_statement(job, piece, signature, dbscore.job_columns(job, signature));
     exception
@@ -383,6 +398,7 @@ begin
     elsif exists (select from dbscore.chunk c where c.job_id = job.job_id and c.status <> 'done') then
         return job.status;
     end if;
+    perform dbscore.refuse_lost_results(job);
     if job.staging_table is not null then
         names := (select string_agg(quote_ident(n), ', ') from unnest((select c.names from dbscore.relation_columns(job.staging_table::regclass) c)) n);
         execute format('truncate table %s', job.into_table);

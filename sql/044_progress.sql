@@ -9,7 +9,11 @@
 -- dbscore.job_progress   how far it is, how fast, who works on it; status interrupted: nobody does
 
 create or replace view dbscore.jobs with (security_barrier) as
-select j.*, c.chunks, c.chunks_done, c.chunks_failed, c.rows_done
+select
+    j.job_id, j.model, j.version, j.source_kind, j.source, j.source_filenode, j.start_xid, j.where_clause, j.key_columns, j.key_types,
+    j.into_table, j.errors_table, j.staging_table, j.mode, j.incremental, j.replanned, j.primary_key, j.runs_on, j.chunk_rows, j.workers,
+    j.max_errors, j.search_path, j.status, j.rows_planned, j.errors, j.error, j.run_by, j.created_at, j.started_at, j.finished_at,
+    c.chunks, c.chunks_done, c.chunks_failed, c.rows_done
 from dbscore.job j
 cross join lateral (
     select count(*) as chunks, count(*) filter (where c.status = 'done') as chunks_done, count(*) filter (where c.status = 'failed') as chunks_failed,

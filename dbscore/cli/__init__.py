@@ -11,6 +11,7 @@ import sys
 import typer
 
 from dbscore.cli import demo, jobs, models, schema, server
+from dbscore.cli.common import notify
 from dbscore.errors import DbscoreError
 
 __all__ = ["app", "main"]
@@ -32,14 +33,14 @@ def main() -> None:
     try:
         app()
     except DbscoreError as error:
-        typer.echo(f"error {error.sqlstate}: {error.message}", err=True)
+        notify(f"error {error.sqlstate}: {error.message}")
         if error.remedy:
-            typer.echo(f"  {error.remedy}", err=True)
+            notify(f"  {error.remedy}")
         sys.exit(1)
     except BrokenPipeError:
         # the reader of a pipe has seen enough: `dbscore sql | head`
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        typer.echo(f"error: {error}", err=True)
+        notify(f"error: {error}")
         sys.exit(1)

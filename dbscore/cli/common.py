@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dbscore.client import Client
 from dbscore.local import LocalServer
@@ -17,7 +18,7 @@ from dbscore.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["AsJson", "Url", "client", "notify", "show_json", "show_table"]
+__all__ = ["AsJson", "Url", "client", "notify", "printable", "show_json", "show_table"]
 
 Url = Annotated[
     str | None,
@@ -40,9 +41,18 @@ def client(url: str | None) -> Client:
     return Client(url, settings=settings)
 
 
+# what a terminal takes for an order: other roles name models, tables and jobs too
+_ORDERS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def printable(text: object) -> str:
+    """Return a text with its control characters spelled out, but for line ends and tabs; nothing for None."""
+    return "" if text is None else str(text).translate(_ORDERS)
+
+
 def notify(message: str) -> None:
     """Tell the user something that is not the result."""
-    typer.echo(message, err=True)
+    typer.echo(printable(message), err=True)
 
 
 def show_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
@@ -54,11 +64,12 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     """Print rows: as a table on a terminal, tab-separated in a pipe."""
     if not sys.stdout.isatty():
         for row in [columns, *rows]:
-            typer.echo("\t".join("" if v is None else str(v) for v in row))
+            typer.echo("\t".join(map(printable, row)))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if v is None else str(v) for v in row))
+        # text, not markup: an array's [1] stays
+        table.add_row(*(Text(printable(value)) for value in row))
     Console().print(table)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from dbscore.cli.common import printable
 from dbscore.jobs import Job, Progress
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Display:
 
     def _line(self, text: str) -> None:
         # at once, and whole: somebody may be reading a file
-        self._stream.write(f"{text}\n")
+        self._stream.write(f"{printable(text)}\n")
         self._stream.flush()
 
 

@@ -55,6 +55,7 @@ _TOLD = (
 )
 _LEARNED = (
     "staging_table",
+    "into_oid",
     "start_xid",
     "source_filenode",
     "replanned",

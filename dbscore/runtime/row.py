@@ -124,8 +124,12 @@ class Row:
     def _refuse_shape(self, feature: dict[str, Any], value: list[Any]) -> None:
         width = feature["width"]
         if len(value) != width or isinstance(value[0], list):
+            # as Batch says it
+            shape = (
+                "of more than one dimension" if value and isinstance(value[0], list) else f"of {len(value)} elements"
+            )
             self.refuse(
-                f"feature {feature['name']} is an array of {len(value)} elements, not of {width} numbers",
+                f"feature {feature['name']} is an array {shape}, not of {width} numbers",
                 f"Pass a one-dimensional array of {width} numbers.",
             )
         if None in value and feature["null_policy"] == "null":

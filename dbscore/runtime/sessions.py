@@ -46,7 +46,8 @@ def bytes_of(size: str) -> int:
     if found is None:
         plpy.warning(f"dbscore.session_cache is {size!r}, which is no size; taking {CACHE_BYTES >> 20}MB")
         return CACHE_BYTES
-    return int(found[1]) << {"B": 0, "kB": 10, "MB": 20, "GB": 30, "TB": 40}[found[2] or "B"]
+    # no machine has more, and no number has so many digits that Python would not read it
+    return int(found[1][:15]) << {"B": 0, "kB": 10, "MB": 20, "GB": 30, "TB": 40}[found[2] or "B"]
 
 
 class Sessions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -209,6 +210,38 @@ def test_two_jobs_of_two_versions_write_into_one_table_at_the_same_time(
     assert [jobs[r].rows_done for r in ("sum2:1", "sum2:2")] == [ROWS - 10, ROWS]
     rows = db.execute("select version, count(*), count(distinct id) from scores group by version order by 1").fetchall()
     assert rows == [(1, ROWS, ROWS), (2, ROWS, ROWS)]
+
+
+def test_a_result_table_that_is_dropped_and_made_again_meanwhile_fails_the_job(source: Client, db: Connection) -> None:
+    job = planned(db)
+    scored(db, job, 3)
+    db.execute("create table kept as select * from scores; drop table scores; alter table kept rename to scores")
+    row = db.execute("select failure from dbscore.score_chunk(%s)", [job]).fetchone()
+    assert row is not None
+    assert "public.scores is not the one that job" in row[0]
+    with pytest.raises(JobError, match="that was dropped"):
+        source.retry(job)
+
+
+def test_a_source_that_others_come_to_inherit_from_is_still_scored_once(source: Client, db: Connection) -> None:
+    job = planned(db)
+    scored(db, job, 3)
+    db.execute("create table more () inherits (readings)")
+    db.execute("insert into more (id, a, b) select -i, i, 1 from generate_series(1, 1000) i")
+    scored(db, job)
+    assert finished(db, job) == "done"
+    row = db.execute("select count(*), count(distinct id), min(id) from scores").fetchone()
+    assert row == (ROWS, ROWS, 1)
+
+
+@pytest.mark.parametrize("name", ["written", "dbscore_written"])
+def test_a_source_may_have_any_name(source: Client, db: Connection, name: str) -> None:
+    db.execute(f"alter table readings rename to {name}")
+    options = JobOptions(key="id", into="scores", source=name)
+    source.score("sum2", replace(options, where="id <= 100"))
+    source.score("sum2", replace(options, mode="append", incremental=True))
+    row = db.execute("select count(*), count(distinct id) from scores").fetchone()
+    assert row == (ROWS, ROWS)
 
 
 def test_a_second_job_into_a_table_that_a_first_has_still_to_finish_is_refused(source: Client, db: Connection) -> None:

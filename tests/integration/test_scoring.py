@@ -427,7 +427,7 @@ def test_a_damaged_file_in_the_data_directory_is_written_anew(
     db.execute(damage.replace("%s", f"'cat > {path}'"))
     with psycopg.connect(url, autocommit=True) as fresh:
         assert one(fresh, "select models.tip(1, 2, 3)") == 1
-        db.execute(f"copy (select 1) to program 'rm {path}'")
+        db.execute(f"copy (select 1) to program 'cat > /dev/null; rm {path}'")
         assert one(fresh, "select models.tip(1, 2, 3)") == 1
     with psycopg.connect(url, autocommit=True) as fresh:
         assert one(fresh, "select models.tip(1, 2, 3)") == 1
@@ -436,7 +436,9 @@ def test_a_damaged_file_in_the_data_directory_is_written_anew(
 def test_an_artifact_that_was_altered_is_not_run(logistic: LogisticRegression, db: Connection, url: str) -> None:
     sha256 = one(db, "select sha256 from dbscore.versions")
     db.execute("update dbscore.artifact set bytes = set_byte(bytes, 10, get_byte(bytes, 10) # 1)")
-    db.execute(f"copy (select 1) to program 'rm {one(db, 'show data_directory')}/dbscore/{sha256}.onnx'")
+    db.execute(
+        f"copy (select 1) to program 'cat > /dev/null; rm {one(db, 'show data_directory')}/dbscore/{sha256}.onnx'"
+    )
     with psycopg.connect(url, autocommit=True) as fresh, pytest.raises(psycopg.Error, match="have the hash") as caught:
         fresh.execute("select models.tip(1, 2, 3)")
     assert caught.value.sqlstate == "ML005"

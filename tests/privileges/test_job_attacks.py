@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +45,22 @@ def is_superuser(db: Connection, name: str) -> bool:
 
 
 OPTIONS = JobOptions(key="id", into="scores", source="readings")
+
+
+def test_a_forged_job_of_a_role_that_may_not_write_there_stands_in_nobodys_way(
+    client: Client, db: Connection, eve: tuple[str, Connection]
+) -> None:
+    name, hers = eve
+    client.score("sum2", OPTIONS)
+    hers.execute(
+        """insert into dbscore.job (model, version, source_kind, source, key_columns, key_types, into_table, mode, incremental, primary_key,
+                                    runs_on, chunk_rows, workers, max_errors, search_path, rows_planned)
+           values ('sum2', 1, 'table', 'public.readings', '{id}', '{integer}', 'public.scores', 'replace', false, true, 'server', 100, 1, 0, 'public', 1)"""
+    )
+    assert client.score("sum2", replace(OPTIONS, mode="replace")).status == "done"
+    db.execute(f"grant insert on scores to {name}")
+    with pytest.raises(InUseError):
+        client.score("sum2", replace(OPTIONS, mode="replace"))
 
 
 def test_a_forged_job_is_not_executed_by_whoever_scores_into_the_same_table(
