@@ -6,6 +6,7 @@ from typing import ClassVar
 
 __all__ = [
     "ArtifactError",
+    "CompilationError",
     "ConversionError",
     "DbscoreError",
     "FeatureError",
@@ -110,3 +111,9 @@ class JobError(DbscoreError):
     """A job cannot be made, went wrong, or was cancelled; the message says what is kept and how to go on."""
 
     sqlstate = "ML012"
+
+
+class CompilationError(DbscoreError):
+    """The model cannot be written as a SQL expression; the message names the operator and why."""
+
+    sqlstate = "ML013"
