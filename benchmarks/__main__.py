@@ -11,11 +11,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import connections, growth, memory, promotions, report, rows, tables, trips
+from benchmarks import compiled, connections, growth, memory, promotions, report, rows, tables, trips
 from benchmarks.bench import bench, say
 from benchmarks.workloads import CLASSIFIERS, MODELS, create_tables, deploy
 
-ARMS = ("tables", "growth", "rows", "connections", "promotions", "memory")
+ARMS = ("tables", "growth", "compiled", "rows", "connections", "promotions", "memory")
 # what an arm measures unless --models says otherwise; all models a row at a time take over ten minutes
 BY_DEFAULT = {
     "tables": CLASSIFIERS,
@@ -39,9 +39,11 @@ def main() -> int:
         about["rounds"] = options.rounds
         say("making the tables and the models")
         create_tables(one, options.rows)
-        workloads = deploy(one, {name for names in models.values() for name in names})
-        by_name = {w.name: w for w in workloads}
-        chosen = {arm: [by_name[name] for name in names] for arm, names in models.items()}
+        chosen = {}
+        for engine, arms in (("auto", ("tables", "growth")), ("onnx", ("rows", "connections", "memory"))):
+            asked = [arm for arm in arms if arm in options.arms]
+            by_kind = {w.kind: w for w in deploy(one, {n for a in asked for n in models[a]}, engine=engine)}
+            chosen |= {arm: [by_kind[name] for name in models[arm]] for arm in asked}
         if "tables" in options.arms:
             wanted = chosen["tables"]
             if options.trips.exists():
@@ -53,6 +55,8 @@ def main() -> int:
             figures += tables.figures(measured)
         if "growth" in options.arms:
             figures += growth.measure(one, chosen["growth"], rows=options.rows, rounds=options.rounds)
+        if "compiled" in options.arms:
+            figures += compiled.measure(one, rows=options.rows, rounds=options.rounds)
         if "connections" in options.arms:
             figures += connections.measure(one, chosen["connections"], rounds=3 * options.rounds)
         if "promotions" in options.arms:

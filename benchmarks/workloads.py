@@ -75,15 +75,18 @@ def create_tables(bench: Bench, rows: int) -> None:
         connection.execute("vacuum (analyze, freeze) numbers, gaps, customers")
 
 
-def deploy(bench: Bench, names: Collection[str] = MODELS) -> list[Workload]:
-    """Fit the models of these names and deploy them."""
+def deploy(bench: Bench, names: Collection[str] = MODELS, *, engine: str = "auto") -> list[Workload]:
+    """Fit the models of these names and deploy them; with an engine of their own, under a name that says so."""
+    suffix = "" if engine == "auto" else f"_{engine}"
     return [
         Workload(
-            name=name,
+            name=name + suffix,
             kind=name,
             title=title,
             table=sample.attrs["table"],
-            version=bench.client.deploy(name, model, sample=sample, table=sample.attrs["table"]),
+            version=bench.client.deploy(
+                name + suffix, model, sample=sample, table=sample.attrs["table"], engine=engine
+            ),
             estimator=model,
         )
         for name, title, model, sample in _fitted(names)

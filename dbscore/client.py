@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dbscore import functions, jobs, registry, schema
 from dbscore.database import connect, run, scalar, transaction
-from dbscore.errors import DbscoreError, FeatureError, PrivilegeError, ServerError
+from dbscore.errors import CompilationError, DbscoreError, FeatureError, PrivilegeError, ServerError
 from dbscore.settings import Settings
 from dbscore.signature import SqlType
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from sqlalchemy import Connection
 
-    from dbscore.convert import Tolerance
+    from dbscore.convert import Conversion, Tolerance
     from dbscore.functions import RowType
     from dbscore.jobs import Job, JobOptions, Progress
-    from dbscore.registry import AliasMove, Model, Version
+    from dbscore.registry import AliasMove, Model, Specialisation, Version
     from dbscore.schema import Status
 
 __all__ = ["Client"]
@@ -139,6 +139,7 @@ class Client:
         trust_pickle: bool = False,
         trusted_types: Sequence[str] = (),
         accept_mismatch: str | None = None,
+        engine: registry.Engine = "auto",
     ) -> Version:
         """Convert a model, compare it with the native one, store it and make its SQL functions.
 
@@ -157,12 +158,15 @@ class Client:
             trust_pickle: Load a pickle or joblib file, which executes code from it.
             trusted_types: Types that a .skops file may hold besides skops' own.
             accept_mismatch: Why a version that the parity gate refuses is deployed all the same.
+            engine: What computes it: `onnx` (ONNX Runtime in the server), `sql` (compiled to SQL), or `auto`: both are
+                measured in the database, and the faster is taken, for single rows and for batches.
 
         Returns:
             The version; an earlier one, where it has the same bytes and signature.
 
         Raises:
             ConversionError: The estimator cannot be converted.
+            CompilationError: Engine `sql` is asked for, and the model cannot be compiled.
             ArtifactError: The ONNX model is refused.
             FeatureError: The features, the sample and the table do not fit each other.
             NameRefusedError: The name, or a function's name, is refused.
@@ -189,17 +193,24 @@ class Client:
             trusted_types=trusted_types,
             max_bytes=self.settings.max_model_bytes,
         )
+        compiled = registry.Compiled(program=None) if engine == "onnx" else _compiled(conversion)
+        explained = _explained(conversion)
         try:
             with self._transaction() as connection:
                 return registry.deploy(
                     connection,
                     name,
-                    conversion,
-                    alias=alias,
-                    row_types=row_types,
-                    metrics=numbers,
-                    description=description,
-                    accept_mismatch=accept_mismatch,
+                    registry.Deployment(
+                        conversion=conversion,
+                        compiled=compiled,
+                        explained=explained,
+                        engine=engine,
+                        alias=alias,
+                        row_types=row_types,
+                        metrics=numbers,
+                        description=description,
+                        accept_mismatch=accept_mismatch,
+                    ),
                 )
         except DbscoreError:
             with suppress(DbscoreError), self._transaction() as connection:
@@ -294,6 +305,38 @@ class Client:
         """Take from a role what `grant` gave for this model."""
         with self._transaction() as connection:
             registry.revoke(connection, name, role)
+
+    def specialise(
+        self,
+        reference: str,
+        *,
+        where: str,
+        table: str | None = None,
+        view: str | None = None,
+        replace: bool = False,
+    ) -> Specialisation:
+        """Create a view of the rows that fulfil a condition, with what is known there folded into the model.
+
+        The view is the caller's, and of this version, whatever is promoted later. It is kept only where each of its
+        rows is predicted as by the version's function.
+
+        Args:
+            reference: The version.
+            where: The condition, as it stands after WHERE: `payment_type = 'CRD' and passenger_count between 1 and 2`.
+            table: Whose rows; by default the only table that the model was deployed with.
+            view: The view's name; by default of the model's name and the condition.
+            replace: Replace a view that is there.
+
+        Raises:
+            NotFoundError: There is no such version.
+            FeatureError: The table lacks a feature's column, the condition is none, or nothing can fulfil it.
+            CompilationError: The model cannot be compiled.
+            NameRefusedError: The view's name is no identifier.
+            ParityError: In a row, the view answers otherwise than the version's function.
+            PrivilegeError: The role may not change models, or may not create a view there.
+        """
+        with self._transaction() as connection:
+            return registry.specialise(connection, reference, where=where, table=table, view=view, replace=replace)
 
     def predict(self, reference: str, features: Mapping[str, Any]) -> dict[str, Any]:
         """Score one row: model, version, prediction and, for classifiers, probabilities by class.
@@ -432,3 +475,23 @@ def _sampled(connection: Connection, table: RowType) -> pd.DataFrame:
     )
     rows = run(connection, statement).fetchall()
     return pd.DataFrame(rows, columns=list(columns))
+
+
+def _compiled(conversion: Conversion) -> registry.Compiled:
+    """Return the model as SQL, or why it cannot be."""
+    from dbscore.compiler import compile_model
+
+    try:
+        return registry.Compiled(program=compile_model(conversion.onnx, conversion.signature))
+    except CompilationError as error:
+        return registry.Compiled(program=None, refused=error.message)
+
+
+def _explained(conversion: Conversion) -> registry.Explained:
+    """Return how the model's predictions are explained, or why they are not."""
+    from dbscore.compiler.explanation import explain_model
+
+    try:
+        return registry.Explained(explanation=explain_model(conversion.onnx, conversion.signature, conversion.sample))
+    except CompilationError as error:
+        return registry.Explained(refused=error.message)

@@ -125,9 +125,16 @@ version = Table(
     Column("mismatch_reason", Text),
     _created_at(),
     _by(),
+    # what computes the rows of a table or a query; `engine` is for single rows
+    Column("batch_engine", Text, nullable=False, server_default="onnx"),
+    # how the engines were chosen: what was measured, and the reason
+    Column("choice", JSONB),
+    # the version as SQL, from which its functions are made; NULL where it is not compiled
+    Column("program", JSONB),
     UniqueConstraint("model_id", "number"),
     CheckConstraint("number > 0", name="number"),
     CheckConstraint("engine in ('onnx', 'sql')", name="engine"),
+    CheckConstraint("batch_engine in ('onnx', 'sql')", name="batch_engine"),
     CheckConstraint("status in ('active', 'retired')", name="status"),
     Index(None, "sha256"),
     comment="An immutable, numbered release of a model.",

@@ -30,7 +30,10 @@ select
     (select a.size from dbscore.artifact a where a.sha256 = v.sha256) as bytes,
     v.created_by,
     v.created_at,
-    v.signature
+    v.signature,
+    v.batch_engine,
+    v.choice,
+    (select i.models_schema from dbscore.installation i) as models_schema
 from dbscore.version v
 join dbscore.model m using (model_id)
 where pg_has_role(current_user, (select nspowner from pg_namespace where nspname = 'dbscore'), 'member')

@@ -18,7 +18,11 @@
 -- dbscore.batch_query(signature, query, key, key_type, callers_path) -> text
 --                                                        packs the rows of a query, some thousand a time; ML002 where
 --                                                        its key is not of the type that is returned
+-- dbscore.compiled_query(model, version, query, key, key_type, callers_path) -> text
+--                                                        scores the rows of a query in SQL, without the frame lane
 -- dbscore.refuse_errors(errors, keys) -> void            ML002 where rows cannot be scored: says which, and why
+-- dbscore.refuse_rows(model, version, query, key, key_type, callers_path) -> void
+--                                                        the same for a query's rows and a compiled version
 
 create or replace function dbscore.version_signature(model text, version integer) returns jsonb
 language plpgsql stable parallel safe
@@ -34,6 +38,22 @@ begin
         using errcode = 'ML001', hint = 'It was retired or dropped, or EXECUTE on its functions was revoked.';
     end if;
     return found_signature;
+end
+$function$;
+
+-- whether a version's batches are computed in SQL: where that is faster, or nothing else is there
+create or replace function dbscore.is_compiled(model text, version integer) returns boolean
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    name constant text := format('%s_v%s', model, version);
+begin
+    return exists (
+        select from dbscore.versions v where v.model = is_compiled.model and v.version = is_compiled.version
+        and (v.batch_engine = 'sql'
+             or to_regprocedure(format('dbscore_engine.%I(text, bytea, bytea, text[])', name || '_frame')) is null
+             and exists (select from pg_proc p where p.pronamespace = to_regnamespace(quote_ident(v.models_schema)) and p.proname = name)));
 end
 $function$;
 
@@ -158,17 +178,18 @@ language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 return greatest(1, least(8192, (1 << 22) / (select sum((f ->> 'width')::integer) from jsonb_array_elements(signature -> 'features') f)));
 
-create or replace function dbscore.batch_query(signature jsonb, query text, key text, key_type regtype, callers_path text) returns text
+-- a query without what ends it, and the columns of it that hold the features; ML002 where its key is not of the type
+create or replace function dbscore.asked_rows(signature jsonb, query text, key text, key_type regtype, callers_path text, out asked text, out columns text[])
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-    asked constant text := rtrim(query, E'; \n\t\r') || E'\n';
     integers constant regtype[] := '{smallint,integer,bigint}';
     feature jsonb;
     found_type regtype;
-    columns text[] := '{}';
 begin
+    asked := rtrim(query, E'; \n\t\r') || E'\n';
+    columns := '{}';
     if query is null or key is null then
         raise exception 'the % is NULL', case when query is null then 'query' else 'key' end
         using errcode = 'ML002', hint = 'Pass a query, and the name of the column that tells its rows apart.';
@@ -203,10 +224,63 @@ begin
         raise exception 'the key % is an array, of type %', quote_ident(key), found_type
         using errcode = 'ML002', hint = format('Name a column of another type, or key it by its text: %I::text.', key);
     end if;
+end
+$function$;
+
+create or replace function dbscore.batch_query(signature jsonb, query text, key text, key_type regtype, callers_path text) returns text
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    found constant record := dbscore.asked_rows(signature, query, key, key_type, callers_path);
+begin
     return dbscore.in_batches(
-        format('count(*)::integer as n, pg_catalog.array_agg(%I)::%s[] as k1, %s', key, key_type, dbscore.packing(signature, columns)),
-        (select string_agg(distinct quote_ident(name), ', ') from unnest(columns || key) as names (name)),
-        format('from (%s) as asked', asked), dbscore.rows_at_once(signature));
+        format('count(*)::integer as n, pg_catalog.array_agg(%I)::%s[] as k1, %s', key, key_type, dbscore.packing(signature, found.columns)),
+        (select string_agg(distinct quote_ident(name), ', ') from unnest(found.columns || key) as names (name)),
+        format('from (%s) as asked', found.asked), dbscore.rows_at_once(signature));
+end
+$function$;
+
+-- the query that computes a version's results of rows in SQL: the keys, the prediction and the probabilities
+create or replace function dbscore.compiled_rows(model text, version integer, signature jsonb, keys text[], row_name text, columns text[], from_rows text) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    found constant record := (select v from dbscore.versions v where v.model = compiled_rows.model and v.version = compiled_rows.version);
+    named constant text := format('%I.%I', found.models_schema, format('%s_v%s', model, version));
+    scored constant boolean := signature @> '{"outputs": [{"kind": "probabilities"}]}';
+    -- the probability of one class tells that of the other: it is computed once
+    is_share constant boolean := scored and coalesce((found.choice ->> 'complement')::boolean, false);
+    arguments constant text := (
+        select string_agg(format('(%I.%I)::%s', row_name, columns[i], f ->> 'type'), ', ' order by i)
+        from jsonb_array_elements(signature -> 'features') with ordinality as features (f, i));
+    inner_keys constant text := (select string_agg(format('%s as k%s', k, i), ', ' order by i) from unnest(keys) with ordinality as listed (k, i));
+    outer_keys constant text := (select string_agg('k' || i, ', ' order by i) from generate_series(1, cardinality(keys)) i);
+    score_function constant text := format('%I.%I', found.models_schema, format('%s_v%s_score', model, version));
+    proba_function constant text := format('%I.%I', found.models_schema, format('%s_v%s_proba', model, version));
+begin
+    if is_share then
+        return format(
+            'select %s, prediction, case when score is not null then array[1 operator(pg_catalog.-) score, score] end as probabilities'
+            ' from (select %s, %s(%s) as prediction, %s(%s) as score %s offset 0) as computed',
+            outer_keys, inner_keys, named, arguments, score_function, arguments, from_rows);
+    end if;
+    return format('select %s, %s(%s) as prediction%s %s', inner_keys, named, arguments,
+                  case when scored then format(', %s(%s) as probabilities', proba_function, arguments) else '' end, from_rows);
+end
+$function$;
+
+create or replace function dbscore.compiled_query(model text, version integer, query text, key text, key_type regtype, callers_path text) returns text
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    signature constant jsonb := dbscore.version_signature(model, version);
+    found constant record := dbscore.asked_rows(signature, query, key, key_type, callers_path);
+begin
+    return dbscore.compiled_rows(
+        model, version, signature, array[format('(asked.%I)::%s', key, key_type)], 'asked', found.columns, format('from (%s) as asked', found.asked));
 end
 $function$;
 
@@ -224,11 +298,45 @@ begin
 end
 $function$;
 
+-- raises the error of the batch functions for the rows of a query that a compiled version does not take; there may be none
+create or replace function dbscore.refuse_rows(model text, version integer, query text, key text, key_type regtype, callers_path text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $function$
+declare
+    signature constant jsonb := dbscore.version_signature(model, version);
+    found constant record := dbscore.asked_rows(signature, query, key, key_type, callers_path);
+    arguments constant text := (
+        select string_agg(format('(asked.%I)::%s', found.columns[i], f ->> 'type'), ', ' order by i)
+        from jsonb_array_elements(signature -> 'features') with ordinality as features (f, i));
+    telling constant text := format(
+        'select count(*), count(reason), pg_catalog.string_agg(pg_catalog.format(''row %%s: %%s'', pg_catalog.quote_nullable(k), reason), ''; '' order by i) filter (where reason is not null and nth <= 5)'
+        ' from (select *, count(reason) over (order by i) as nth'
+        ' from (select (asked.%I)::pg_catalog.text as k, dbscore_compiled.%I(%s) as reason, row_number() over () as i from (%s) as asked) as told) as counted',
+        key, format('%s_v%s_why', model, version), arguments, found.asked);
+    total bigint;
+    wrong bigint;
+    described text;
+begin
+    perform set_config('search_path', callers_path, true);
+    execute telling into total, wrong, described;
+    if wrong > 0 then
+        raise exception '% of % rows cannot be scored: %', wrong, total, described
+        using errcode = 'ML002', hint = 'Leave them out in the query, or score with dbscore score --max-errors, which sets them aside.';
+    end if;
+end
+$function$;
+
 comment on function dbscore.version_signature(text, integer) is 'A version''s signature: its features, tensors and outputs.';
+comment on function dbscore.is_compiled(text, integer) is 'Whether a version''s batches are computed in SQL.';
+comment on function dbscore.asked_rows(jsonb, text, text, regtype, text) is 'A query without what ends it, and its columns that hold a version''s features.';
+comment on function dbscore.compiled_rows(text, integer, jsonb, text[], text, text[], text) is 'The query that computes a version''s results of rows in SQL.';
+comment on function dbscore.compiled_query(text, integer, text, text, regtype, text) is 'The query that scores the rows of a query in SQL.';
 comment on function dbscore.exact_tensors(jsonb) is 'A version''s tensors of 64-bit integers.';
 comment on function dbscore.frame_element(jsonb) is 'What the numbers of a version''s frames are.';
 comment on function dbscore.in_batches(text, text, text, bigint) is 'The query that packs rows, so many at a time.';
 comment on function dbscore.packing(jsonb, text[]) is 'The select list that packs rows for a version.';
 comment on function dbscore.answering(jsonb, integer, boolean, boolean) is 'The query that unpacks the answer to a frame.';
 comment on function dbscore.batch_query(jsonb, text, text, regtype, text) is 'The query that packs the rows of a query, some thousand a time.';
+comment on function dbscore.refuse_rows(text, integer, text, text, regtype, text) is 'Raises an error where a compiled version does not take rows of a query: says which, and why.';
 comment on function dbscore.refuse_errors(jsonb, text[]) is 'Raises an error where rows cannot be scored: says which, and why.';

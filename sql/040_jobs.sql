@@ -649,7 +649,8 @@ begin
     perform dbscore.check_options(key, into_table, source, query, mode, incremental, chunk_rows, workers, max_errors, runs_on);
     select * into resolved from dbscore.resolve(reference);
     signature := dbscore.version_signature(resolved.model, resolved.version);
-    scorable := to_regprocedure(format('dbscore_engine.%I(text, bytea, bytea, text[])', format('%s_v%s_frame', resolved.model, resolved.version))) is not null;
+    scorable := dbscore.is_compiled(resolved.model, resolved.version)
+        or to_regprocedure(format('dbscore_engine.%I(text, bytea, bytea, text[])', format('%s_v%s_frame', resolved.model, resolved.version))) is not null;
     if runs_on = 'server' and not scorable then
         raise exception 'this server cannot score %:% itself', resolved.model, resolved.version
         using errcode = 'ML009', hint = 'Let the client score: --where-to-run client, or auto.';

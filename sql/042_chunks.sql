@@ -220,6 +220,42 @@ begin
 end
 $function$;
 
+-- computes rows in SQL and writes them, in one statement
+create or replace function dbscore.compute_rows(job dbscore.job, piece dbscore.chunk) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $function$
+declare
+    signature constant jsonb := dbscore.version_signature(job.model, job.version);
+    alias constant text := dbscore.source_alias(job);
+    probabilities constant text := case when signature @> '{"outputs": [{"kind": "probabilities"}]}' then ', probabilities' else '' end;
+    keys constant text[] := array(select format('%s.%I', alias, k) from unnest(job.key_columns) with ordinality as keys (k, i) order by i);
+    results constant text := dbscore.compiled_rows(
+        job.model, job.version, signature, keys, (parse_ident(alias))[1], dbscore.job_columns(job, signature),
+        dbscore.source_rows(job, dbscore.chunk_condition(job, piece)));
+    computing constant text := format('select count(computed) from (%s offset 0) as computed', results);
+    inserting constant text := format('insert into %s (%s, prediction%s, version, job_id) select *, %s, %s from (%s) as results%s',
+        dbscore.written_table(job),
+        (select string_agg(quote_ident(k), ', ' order by i) from unnest(job.key_columns) with ordinality as keys (k, i)), probabilities,
+        job.version, job.job_id, results, dbscore.conflict_clause(job, probabilities));
+    counted bigint;
+    reason text;
+begin
+    perform set_config('search_path', job.search_path, true);
+    begin
+        execute inserting;
+        get diagnostics counted = row_count;
+        return counted;
+    exception when data_exception then
+        reason := sqlerrm;
+    end;
+    -- whose fault it is: where the rows can be computed, the result table's
+    execute computing;
+    raise exception 'the result table % refuses a row: %', dbscore.written_table(job), reason using errcode = 'ML012';
+end
+$function$;
+
 -- packs rows, scores them, writes them; a result's row type is passed so that PL/pgSQL keeps one plan for each, since
 -- the types of the keys may be other ones for each
 create or replace function dbscore.score_rows(job dbscore.job, packing text, result anyelement, out rows bigint, out errors bigint)

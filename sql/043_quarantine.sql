@@ -88,10 +88,15 @@ declare
     divided boolean := false;
 begin
     begin
+        if dbscore.is_compiled(job.model, job.version) then
+            rows := dbscore.compute_rows(job, piece);
+            errors := 0;
+            return;
+        end if;
         execute format('select s.rows, s.errors from dbscore.score_rows($1, $2, null::%s) s', dbscore.written_table(job)) into rows, errors
         using job, dbscore.packing_query(job, piece);
         return;
-    exception when data_exception or program_limit_exceeded then
+    exception when data_exception or program_limit_exceeded or sqlstate 'ML002' then
         reason := left(sqlerrm, 500);
     end;
     rows := 0;

@@ -22,12 +22,14 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from dbscore import Client, LocalServer, Settings
+from dbscore.errors import CompilationError
 from dbscore.local.installation import find_embedded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dbscore.jobs import Progress
+    from dbscore.registry import Version
 
 QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "60"}
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -37,6 +39,22 @@ DATA = REPOSITORY.parent / "shared" / "data"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count()
+
+# what must be the same whichever engine computes: `pytestmark = both_engines`, or above a test
+both_engines = pytest.mark.engines("onnx", "sql")
+onnx_only = pytest.mark.engines("onnx")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker."""
+    config.addinivalue_line("markers", "engines(*names): what computes the models that `client` deploys, one at a time")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test once for each engine that it is for; a test's own mark goes before its module's."""
+    marker = metafunc.definition.get_closest_marker("engines")
+    if marker is not None and "client" in metafunc.fixturenames:
+        metafunc.parametrize("engine", marker.args, indirect=True)
 
 
 class Once:
@@ -131,10 +149,33 @@ def url(server_url: str, template: str) -> Iterator[str]:
         yield cloned
 
 
+class EngineClient(Client):
+    """A client whose deployments have one engine, where the model can be compiled."""
+
+    def __init__(self, url: str, engine: str) -> None:
+        super().__init__(url)
+        self.engine = engine
+
+    def deploy(self, name: str, source: object, **options: Any) -> Version:
+        """Deploy with the client's engine, unless another is said."""
+        if "engine" in options:
+            return super().deploy(name, source, **options)
+        try:
+            return super().deploy(name, source, engine=self.engine, **options)
+        except CompilationError:
+            return super().deploy(name, source, engine="onnx", **options)
+
+
+@pytest.fixture(autouse=True)
+def engine(request: pytest.FixtureRequest) -> str:
+    """What computes the test's models: the faster, unless the test is for one or for both."""
+    return str(getattr(request, "param", "auto"))
+
+
 @pytest.fixture
-def client(url: str) -> Iterator[Client]:
+def client(url: str, engine: str) -> Iterator[Client]:
     """A client of this test's database."""
-    with Client(url) as one:
+    with EngineClient(url, engine) as one:
         yield one
 
 

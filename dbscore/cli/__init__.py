@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from dbscore.cli import demo, jobs, models, schema, server
+from dbscore.cli import demo, jobs, models, schema, server, specialise
 from dbscore.cli.common import notify
 from dbscore.errors import DbscoreError
 
@@ -22,7 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for part in (schema.commands, models.commands, jobs.commands, demo.commands):
+for part in (schema.commands, models.commands, specialise.commands, jobs.commands, demo.commands):
     app.registered_commands += part.registered_commands
 app.add_typer(jobs.app)
 app.add_typer(server.app)

@@ -32,7 +32,7 @@ def demo(
     if data is not None and not data.exists():
         raise typer.BadParameter(f"there is no file {data}")
     if url is None:
-        server = ensure_server(Settings.from_environment(), need="onnx", notify=notify)
+        server = ensure_server(Settings.from_environment(), notify=notify)
         url = server.url if server.local is None else server.local.url(_database(server.local.url()))
     result = run_demo(url, data=data, target=target, say=notify if as_json else typer.echo)
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -54,6 +54,10 @@ def deploy(  # noqa: PLR0913 - one option each
     accept_mismatch: Annotated[
         str | None, typer.Option(help="Why a version that the parity gate refuses is deployed all the same.")
     ] = None,
+    engine: Annotated[
+        Literal["auto", "onnx", "sql"],
+        typer.Option(help="What computes it: ONNX Runtime, or the model compiled to SQL; auto: the faster, measured."),
+    ] = "auto",
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
@@ -75,12 +79,13 @@ def deploy(  # noqa: PLR0913 - one option each
             trust_pickle=trust_pickle,
             trusted_types=trust_type or (),
             accept_mismatch=accept_mismatch,
+            engine=engine,
         )
         engines = c.status().engines
-    if not engines:
+    if version.engine not in engines:
         notify(
-            f"warning: this server cannot score, and {version.reference} has no SQL functions; until it can, `dbscore "
-            "score` does, whose workers run the model. `dbscore status` says what the server lacks"
+            f"warning: {version.reference} has no SQL functions: it is not compiled, and this server has no PL/Python. "
+            "`dbscore score` scores it all the same, whose workers run the model"
         )
     _show(version, as_json=as_json)
 
@@ -273,7 +278,12 @@ def _show(version: Version, *, as_json: bool) -> None:
         ("aliases", ", ".join(version.aliases)),
         ("status", version.status),
         ("estimator", provenance.get("estimator") or provenance["producer"]),
-        ("engine", f"{version.engine}, {provenance['precision']}"),
+        ("engine", f"{version.engine} for single rows, {version.batch_engine} for batches, {provenance['precision']}"),
+        ("chosen", None if version.choice is None else version.choice["reason"]),
+        ("not compiled", None if version.choice is None else version.choice["refused"]),
+        ("explained", None if version.choice is None else version.choice.get("explained")),
+        ("not explained", None if version.choice is None else version.choice.get("unexplained")),
+        ("unused features", None if version.choice is None else ", ".join(version.choice.get("unused", ()))),
         ("artifact", f"{version.sha256} ({version.bytes:,} bytes)"),
         ("metrics", _metrics(version.metrics)),
         ("answer", f"{signature.task}: {signature.prediction.type}"),

@@ -77,9 +77,11 @@ def _show(found: Status, *, as_json: bool) -> None:
     if as_json:
         show_json(found.to_json())
         return
-    shown = {k: v for k, v in found.to_json().items() if k != "problems"}
+    shown = {k: v for k, v in found.to_json().items() if k not in ("problems", "notes")}
     shown["engines"] = ", ".join(found.engines) or "none"
     shown["python"] = ", ".join(f"{k} {v}" for k, v in (found.python or {}).items()) or "none"
     show_table(["what", "value"], [(k.replace("_", " "), v) for k, v in shown.items()])
+    for note in found.notes:
+        notify(f"note: {note}")
     for problem in found.problems:
         notify(f"problem: {problem}")

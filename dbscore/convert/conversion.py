@@ -127,6 +127,7 @@ class Conversion:
         provenance: Where they came from.
         parity: The comparison with the native model; None where there was no native model or no sample.
         checks: Rows for the comparison in the database; None where parity is None.
+        sample: The sample's rows that have a prediction, as psycopg takes them; empty where there was none.
     """
 
     onnx: bytes = field(repr=False)
@@ -134,6 +135,7 @@ class Conversion:
     provenance: Provenance
     parity: Parity | None = None
     checks: Checks | None = field(default=None, repr=False)
+    sample: tuple[tuple[Any, ...], ...] = field(default=(), repr=False)
 
 
 def _jsonable(value: Any) -> Any:  # noqa: ANN401 - JSON values have no narrower type

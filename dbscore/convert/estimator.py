@@ -132,6 +132,7 @@ def convert_estimator(estimator: Any, request: Request) -> Conversion:  # noqa: 
         ),
         parity=chosen.parity,
         checks=_checks(subject, chosen.signature, request.seed) if chosen.parity is not None else None,
+        sample=tuple(r for r, origin in zip(subject.rows, subject.origins, strict=True) if origin == "sample"),
     )
 
 

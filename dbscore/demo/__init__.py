@@ -101,7 +101,7 @@ def run_demo(
                 f"rows left out; {wrong} of {len(chosen.features):,} rows differ between SQL and scikit-learn."
             )
         Scenes(client, connection, data=chosen, table=table, models=models, say=say).play(versions)
-    say(_farewell(f"{models}.{chosen.name}", chosen.name, table, url))
+    say(_farewell(f"{models}.{chosen.name}", chosen.name, table, url, engines=installed.engines))
     return DemoResult(
         rows_scored=len(chosen.features) * len(versions),
         seconds=round(time.perf_counter() - begin, 2),
@@ -126,16 +126,17 @@ def _same(found: Any, expected: Any) -> bool:  # noqa: ANN401 - any label, any n
     return bool(found == expected)
 
 
-def _farewell(function: str, model: str, table: str, url: str) -> str:
+def _farewell(function: str, model: str, table: str, url: str, *, engines: Sequence[str]) -> str:
     schema = function.rsplit(".", 1)[0]
     statements = {
         f"\\df+ {schema}.*": "the catalogue, with a comment on each function",
-        f"explain verbose select {function}(t) from {table} t;": "inlined to one call for each row",
+        f"explain verbose select {function}(t) from {table} t;": "inlined: no more than is needed for each row",
         f"set search_path = {schema}, public;": "",
         f"select t.row_id, t.{model} from {table} t limit 5;": "the prediction as a virtual column",
         "select * from dbscore.versions;": "what is deployed, and how it compared",
-        "select * from dbscore.sessions();": "the models that this connection has loaded",
     }
+    if "onnx" in engines:
+        statements["select * from dbscore.sessions();"] = "the models that this connection has loaded"
     width = max(map(len, statements))
     lines = [
         f"  {statement:<{width}}  {'-- ' + said if said else ''}".rstrip() for statement, said in statements.items()

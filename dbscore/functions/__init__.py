@@ -7,11 +7,13 @@ A version's function is `models.tip_v3`: it casts its arguments, adds the pin an
 
 from __future__ import annotations
 
+from dbscore.functions.compiled import COMPILED_SCHEMA, compiled_names, create_compiled
+from dbscore.functions.explanations import create_explanation
 from dbscore.functions.forms import ENGINE_SCHEMA, MAX_ARGUMENTS, SUFFIXES, FunctionSet, refusal
 from dbscore.functions.grants import grant, grant_usage, grantees, refuse_unknown_role, revoke
 from dbscore.functions.publishing import (
     create_alias,
-    create_version,
+    create_engine,
     create_wrappers,
     drop,
     engine_names,
@@ -21,13 +23,17 @@ from dbscore.functions.publishing import (
 from dbscore.functions.rows import RowType, row_type, row_type_of, row_types_taken
 
 __all__ = [
+    "COMPILED_SCHEMA",
     "ENGINE_SCHEMA",
     "MAX_ARGUMENTS",
     "SUFFIXES",
     "FunctionSet",
     "RowType",
+    "compiled_names",
     "create_alias",
-    "create_version",
+    "create_compiled",
+    "create_engine",
+    "create_explanation",
     "create_wrappers",
     "drop",
     "engine_names",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dbscore.functions.forms import FunctionSet
     from dbscore.signature import Signature
 
-__all__ = ["BATCH_FORMS", "BatchForm", "version_body"]
+__all__ = ["BATCH_FORMS", "BatchForm", "compiled_body", "version_body"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +95,24 @@ def version_body(functions: FunctionSet, engine_schema: str) -> sql.Composable:
         frame=sql.Identifier(engine_schema, functions.name + "_frame"),
         pin=sql.Identifier(engine_schema, functions.name + "_pin"),
     )
+
+
+_COMPILED_BODY = """
+declare
+    path constant text := pg_catalog.current_setting('search_path');
+    computing constant text := dbscore.compiled_query(
+        {model}, {number}, query, key, pg_catalog.pg_typeof(key_type), path);
+begin
+    return query execute computing;
+exception when sqlstate 'ML002' then
+    -- the first of them ended the statement: which they all are is found by another
+    perform dbscore.refuse_rows({model}, {number}, query, key, pg_catalog.pg_typeof(key_type), path);
+    raise;
+end
+"""
+
+
+def compiled_body(functions: FunctionSet) -> sql.Composable:
+    """Return the body of the polymorphic function of a version whose batches are computed in SQL."""
+    model, _, number = functions.name.rpartition("_v")
+    return sql.SQL(_COMPILED_BODY).format(model=sql.Literal(model), number=sql.Literal(int(number)))

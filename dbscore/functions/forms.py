@@ -19,7 +19,7 @@ __all__ = ["ENGINE_SCHEMA", "SUFFIXES", "Form", "FunctionSet", "engine_call", "f
 
 ENGINE_SCHEMA = "dbscore_engine"
 MAX_ARGUMENTS = 100
-# what may follow a version's or an alias's name; `explain` is kept free for what is to come
+# what may follow a version's or an alias's name
 SUFFIXES = ("", "_proba", "_score", "_batch", "_explain")
 
 _IMMUTABLE_CASTS = frozenset(
@@ -73,7 +73,7 @@ class FunctionSet:
         Raises:
             NameRefusedError: One is longer than PostgreSQL's 63 bytes.
         """
-        names = [self.name + suffix for suffix in (*(suffix for suffix, _ in self.results()), "_batch")]
+        names = [self.name + suffix for suffix in (*(suffix for suffix, _ in self.results()), "_batch", "_explain")]
         for name in names:
             if len(name.encode()) > IDENTIFIER_BYTES:
                 raise NameRefusedError(

@@ -8,6 +8,7 @@ from psycopg import sql
 
 from dbscore.database import run
 from dbscore.errors import NotFoundError
+from dbscore.functions.compiled import COMPILED_SCHEMA
 from dbscore.functions.forms import ENGINE_SCHEMA
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ def refuse_unknown_role(connection: Connection, role: str) -> None:
 def grant_usage(connection: Connection, schema: str, role: str) -> None:
     """Let a role name the functions, and use what is the same for all models."""
     to = sql.Identifier(role)
-    schemas = sql.SQL(", ").join(map(sql.Identifier, (schema, "dbscore", ENGINE_SCHEMA)))
+    named = [schema, "dbscore", COMPILED_SCHEMA]
+    named += [n for (n,) in run(connection, "select nspname from pg_namespace where nspname = %s", [ENGINE_SCHEMA])]
+    schemas = sql.SQL(", ").join(map(sql.Identifier, named))
     run(connection, sql.SQL("grant usage on schema {} to {}").format(schemas, to))
     for (routine,) in run(connection, SHARED_ROUTINES, [list(_ENGINE_ROUTINES)]).fetchall():
         # PostgreSQL itself quotes and qualifies the name

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from dbscore.database import run, scalar
-from dbscore.functions.batches import BATCH_FORMS, BatchForm, version_body
+from dbscore.functions.batches import BATCH_FORMS, BatchForm, compiled_body, version_body
+from dbscore.functions.compiled import compiled_call
+from dbscore.functions.explanations import (
+    EXPLAIN,
+    EXPLAINED,
+    create_alias_explanation,
+    explained_forms,
+    explained_names,
+)
 from dbscore.functions.forms import ENGINE_SCHEMA, SUFFIXES, engine_call, forms, wrapped
 from dbscore.signature import NullPolicy
 
@@ -17,40 +25,59 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from dbscore.compiler.contributions import Explanation
+    from dbscore.compiler.program import Program
     from dbscore.functions.forms import Form, FunctionSet
     from dbscore.functions.rows import RowType
     from dbscore.signature import Signature
 
-__all__ = ["create_alias", "create_version", "create_wrappers", "drop", "engine_names", "existing_names", "forget"]
+__all__ = ["create_alias", "create_engine", "create_wrappers", "drop", "engine_names", "existing_names", "forget"]
 
 
-def create_version(
-    connection: Connection, functions: FunctionSet, *, sha256: str, tables: Sequence[RowType], comment: str
-) -> None:
-    """Create, or replace by the same, the functions of a version: PL/Python's and those in front of them.
-
-    Raises:
-        NameRefusedError: A name would be too long.
-        FeatureError: A table lacks a feature's column.
-    """
+def create_engine(connection: Connection, functions: FunctionSet, *, sha256: str) -> None:
+    """Create, or replace by the same, the PL/Python functions of a version."""
     run(
         connection,
         "select dbscore_engine.create_functions(%s, %s, %s::jsonb)",
         [functions.name, sha256, json.dumps(functions.signature.to_json())],
     )
-    create_wrappers(connection, functions, tables=tables, comment=comment)
 
 
-def create_wrappers(connection: Connection, functions: FunctionSet, *, tables: Sequence[RowType], comment: str) -> None:
-    """Create, or replace by the same, the SQL functions of a version, in front of PL/Python's."""
+def create_wrappers(
+    connection: Connection,
+    functions: FunctionSet,
+    *,
+    tables: Sequence[RowType],
+    comment: str,
+    rows: Program | None,
+    batches: Program | None,
+) -> None:
+    """Create, or replace by the same, the functions of a version that analysts call.
+
+    Args:
+        connection: In a transaction.
+        functions: What they are.
+        tables: Whose rows they take.
+        comment: What the version is.
+        rows: What computes a row's results in SQL; None where PL/Python's functions do.
+        batches: What computes those of a query's rows; None where the frame lane does.
+
+    Raises:
+        NameRefusedError: A name would be too long.
+        FeatureError: A table lacks a feature's column.
+    """
     functions.names()
     for suffix, result in functions.results():
         for form in forms(functions.signature, tables):
-            call = engine_call(functions.name, suffix, functions.signature, form)
+            if rows is None:
+                call = engine_call(functions.name, suffix, functions.signature, form)
+            else:
+                call = compiled_call(functions, suffix, rows, form)
             volatility = "immutable" if form.immutable else "stable"
             _create(connection, functions, suffix, result, form, call, volatility, comment)
     polymorphic, *others = BATCH_FORMS
-    _create_batch(connection, functions, polymorphic, "plpgsql", version_body(functions, ENGINE_SCHEMA), comment)
+    body = version_body(functions, ENGINE_SCHEMA) if batches is None else compiled_body(functions)
+    _create_batch(connection, functions, polymorphic, "plpgsql", body, comment)
     for form_of_batch in others:
         _create_batch(connection, functions, form_of_batch, "sql", _batch_call(functions, form_of_batch), comment)
 
@@ -62,6 +89,7 @@ def create_alias(
     target: FunctionSet,
     tables: Sequence[RowType],
     comment: str,
+    explanation: Explanation | None = None,
 ) -> None:
     """Make an alias's functions call the target's, whatever they called before.
 
@@ -72,19 +100,12 @@ def create_alias(
         NameRefusedError: A name would be too long.
     """
     functions.names()
-    taken = list(forms(functions.signature, tables))
-    keep = {}
-    for suffix, result in functions.results():
-        for form in taken:
-            keep[(functions.name + suffix, form.types)] = (result, form.names)
-    for batch in BATCH_FORMS:
-        named = (batch.result(functions.signature), batch.all_names(functions.signature))
-        keep[(functions.name + "_batch", batch.types)] = named
+    keep = _kept(functions, tables, explanation)
     for oid, name, arguments, result, argument_names in _existing(connection, functions):
         if keep.get((name, arguments)) != (result, argument_names):
             _drop(connection, oid)
     for suffix, result in functions.results():
-        for form in taken:
+        for form in forms(functions.signature, tables):
             passed = sql.SQL(", ").join(sql.SQL("${}").format(sql.Literal(i + 1)) for i in range(form.arity))
             # an alias moves, so nothing may be stored that depends on it: the condition, always true, keeps
             # PostgreSQL from taking the inlined body for immutable, and so from indexing it
@@ -94,6 +115,25 @@ def create_alias(
             _create(connection, functions, suffix, result, form, call, "stable", comment)
     for batch in BATCH_FORMS:
         _create_batch(connection, functions, batch, "sql", _batch_call(target, batch), comment)
+    if explanation is not None:
+        create_alias_explanation(connection, functions, explanation, target=target, tables=tables, comment=comment)
+
+
+def _kept(
+    functions: FunctionSet, tables: Sequence[RowType], explanation: Explanation | None
+) -> dict[tuple[str, str], tuple[str, tuple[str, ...]]]:
+    """Return the results and the names of the arguments of an alias's functions, by name and types of arguments."""
+    taken = list(forms(functions.signature, tables))
+    keep: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
+    for suffix, result in functions.results():
+        for form in taken:
+            keep[(functions.name + suffix, form.types)] = (result, form.names)
+    for batch in BATCH_FORMS:
+        named = (batch.result(functions.signature), batch.all_names(functions.signature))
+        keep[(functions.name + "_batch", batch.types)] = named
+    for form in explained_forms(functions.signature, tables) if explanation is not None else ():
+        keep[(functions.name + EXPLAIN, form.types)] = (EXPLAINED, explained_names(form))
+    return keep
 
 
 def _create(

@@ -58,12 +58,18 @@ def scorer(connection: psycopg.Connection[Any], job: Job) -> ChunkScorer:
     Raises:
         PrivilegeError: The job runs on the client, and the role may not read the model's bytes.
     """
-    if job.runs_on == "server" and not _is_near(connection):
+    if job.runs_on == "server" and (not _is_near(connection) or _is_compiled(connection, job)):
         return ServerScorer(connection, job)
     from dbscore.jobs.copying import CopyScorer
 
     copying = CopyScorer(connection, job)
     return copying if job.runs_on == "client" or copying.is_direct else ServerScorer(connection, job)
+
+
+def _is_compiled(connection: psycopg.Connection[Any], job: Job) -> bool:
+    """Say whether predictions are part of the statement that writes them."""
+    row = connection.execute("select dbscore.is_compiled(%s, %s::integer)", [job.model, job.version]).fetchone()
+    return row is not None and bool(row[0])
 
 
 def _is_near(connection: psycopg.Connection[Any]) -> bool:

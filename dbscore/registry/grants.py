@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from dbscore import functions, schema
 from dbscore.errors import ServerError
-from dbscore.functions import ENGINE_SCHEMA
-from dbscore.registry.lookup import model_id, versions
+from dbscore.functions import COMPILED_SCHEMA, ENGINE_SCHEMA
+from dbscore.registry.lookup import has_functions, model_id, versions
 from dbscore.registry.naming import function_sets, version_function
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def _change_grants(connection: Connection, name: str, role: str, *, give: bool) 
     schema.take_turns(connection)
     model_id(connection, name, lock=True)
     functions.refuse_unknown_role(connection, role)
-    if give and not schema.has_engine(connection):
+    active = [v for v in versions(connection, name) if v.status == "active"]
+    if give and not any(has_functions(connection, v) for v in active):
         raise ServerError(
             f"{name} has no functions that {role} could be let execute: dbscore has no PL/Python here",
             remedy="Here only members of the schema's owner score, since the workers of `dbscore score` read the "
@@ -69,7 +70,9 @@ def grantees(connection: Connection, name: str) -> list[str]:
     found: set[str] | None = None
     for version in versions(connection, name):
         if version.status == "active":
-            roles = set(functions.grantees(connection, ENGINE_SCHEMA, [version_function(version) + "_pin"]))
+            own = version_function(version)
+            roles = set(functions.grantees(connection, ENGINE_SCHEMA, [own + "_pin"]))
+            roles |= set(functions.grantees(connection, COMPILED_SCHEMA, [own + "_check"]))
             found = roles if found is None else found & roles
     return sorted(found or ())
 
@@ -81,4 +84,5 @@ def _names(connection: Connection, of: Sequence[Version]) -> list[tuple[str, lis
     return [
         (models_schema, [n for v in active for f in function_sets(models_schema, v) for n in f.names()]),
         (ENGINE_SCHEMA, [n for v in active for n in functions.engine_names(version_function(v))]),
+        (COMPILED_SCHEMA, [n for v in active for n in functions.compiled_names(version_function(v))]),
     ]

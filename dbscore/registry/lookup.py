@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql
 
-from dbscore import tables
+from dbscore import schema, tables
+from dbscore.compiler.program import Program
 from dbscore.errors import NotFoundError
 from dbscore.registry.records import AliasMove, Model, Version
 from dbscore.signature import Signature
@@ -16,7 +17,19 @@ from dbscore.signature import Signature
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["CHAMPION", "REFERENCE", "artifact", "find", "history", "lock_artifact", "model_id", "models", "versions"]
+__all__ = [
+    "CHAMPION",
+    "REFERENCE",
+    "artifact",
+    "find",
+    "has_functions",
+    "history",
+    "lock_artifact",
+    "model_id",
+    "models",
+    "program",
+    "versions",
+]
 
 CHAMPION = "champion"
 REFERENCE = re.compile(r"(?P<model>[^@:]+)(?:@(?P<alias>[^@:]+)|:(?P<number>[0-9]{1,9}))?")
@@ -61,7 +74,13 @@ def versions(connection: Connection, name: str | None = None) -> list[Version]:
         .scalar_subquery()
     )
     query = (
-        select(v, m.c.name.label("model"), tables.artifact.c.size, aliases.label("aliases"))
+        # without the program, which may be large
+        select(
+            *(c for c in v.c if c is not v.c.program),
+            m.c.name.label("model"),
+            tables.artifact.c.size,
+            aliases.label("aliases"),
+        )
         .join(m, m.c.model_id == v.c.model_id)
         .join(tables.artifact, tables.artifact.c.sha256 == v.c.sha256)
         .order_by(m.c.name, v.c.number)
@@ -76,6 +95,8 @@ def versions(connection: Connection, name: str | None = None) -> list[Version]:
             bytes=r.size,
             signature=Signature.from_json(r.signature),
             engine=r.engine,
+            batch_engine=r.batch_engine,
+            choice=r.choice,
             status=r.status,
             aliases=tuple(r.aliases or ()),
             provenance=r.provenance,
@@ -117,6 +138,20 @@ def find(connection: Connection, reference: str) -> Version:
     if not match:
         raise NotFoundError(problem, remedy=remedy)
     return match[0]
+
+
+def program(connection: Connection, version: Version) -> Program | None:
+    """Return what a version was compiled to; None where it was not."""
+    v = tables.version
+    query = select(v.c.program).where(v.c.model_id == model_id(connection, version.model), v.c.number == version.number)
+    found = connection.scalar(query)
+    # how it is explained is kept there too
+    return Program.from_json(found) if found is not None and "results" in found else None
+
+
+def has_functions(connection: Connection, version: Version) -> bool:
+    """Say whether something here computes a version: PL/Python, or the SQL that it was compiled to."""
+    return version.engine == "sql" or schema.has_engine(connection) or program(connection, version) is not None
 
 
 def artifact(connection: Connection, sha256: str) -> bytes:

@@ -1,7 +1,7 @@
 """Making the functions of versions and aliases from what the registry says.
 
-A server without PL/Python has no functions: its versions are in the registry only, and job workers score them. They
-are made when dbscore is installed again after PL/Python came.
+A version that is not compiled has no functions on a server without PL/Python: it is in the registry only, and job
+workers score it. They are made when dbscore is installed again after PL/Python came.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select, update
 
 from dbscore import functions, schema, tables
+from dbscore.registry.explanations import explanation, publish_explanation
 from dbscore.registry.grants import grant_all, grantees
-from dbscore.registry.lookup import versions
+from dbscore.registry.lookup import has_functions, program, versions
 from dbscore.registry.naming import alias_functions, function_sets, version_functions
 
 if TYPE_CHECKING:
@@ -20,10 +21,20 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from dbscore.compiler.program import Program
     from dbscore.functions import RowType
     from dbscore.registry.records import Version
 
-__all__ = ["new_tables", "publish_alias", "publish_version", "refresh", "remember_tables", "republish_version"]
+__all__ = [
+    "new_tables",
+    "publish_alias",
+    "publish_engines",
+    "publish_version",
+    "refresh",
+    "remember_tables",
+    "republish_version",
+    "row_types_of",
+]
 
 
 def new_tables(connection: Connection, name: str, row_types: Sequence[RowType]) -> list[list[str]]:
@@ -48,45 +59,75 @@ def publish_version(connection: Connection, version: Version, *, row_types: Sequ
     Raises:
         FeatureError: A table named now lacks a feature's column; one named earlier is passed over.
     """
+    own = version_functions(schema.models_schema(connection), version)
+    if schema.has_engine(connection):
+        functions.create_engine(connection, own, sha256=version.sha256)
+    compiled = program(connection, version)
+    if compiled is not None:
+        functions.create_compiled(connection, own, compiled)
+    known = row_types_of(connection, version)
+    taken = known + [t for t in row_types if t not in known]
+    publish_engines(connection, version, compiled, tables=taken)
+    publish_explanation(connection, version, row_types=taken, comment=_own_comment(version))
+
+
+def publish_engines(
+    connection: Connection,
+    version: Version,
+    compiled: Program | None,
+    *,
+    tables: Sequence[RowType],
+    rows: str | None = None,
+    batches: str | None = None,
+) -> None:
+    """Let a version's functions call its engines, or others.
+
+    Args:
+        connection: In a transaction.
+        version: Whose functions; where nothing here computes it, it has none.
+        compiled: What it was compiled to.
+        tables: Whose rows they take.
+        rows: The engine of single rows; by default the version's.
+        batches: The engine of many; by default the version's.
+    """
     if not schema.has_engine(connection):
-        return
-    known = _row_types(connection, version)
-    functions.create_version(
+        if compiled is None:
+            return
+        # whatever was the faster where it was deployed
+        rows = batches = "sql"
+    functions.create_wrappers(
         connection,
         version_functions(schema.models_schema(connection), version),
-        sha256=version.sha256,
-        tables=known + [t for t in row_types if t not in known],
-        comment=_comment(version, f"{version.model} version {version.number}"),
+        tables=tables,
+        comment=_own_comment(version),
+        rows=compiled if (rows or version.engine) == "sql" else None,
+        batches=compiled if (batches or version.batch_engine) == "sql" else None,
     )
 
 
 def republish_version(connection: Connection, version: Version) -> None:
     """Make a version's SQL functions anew: a table may have been dropped and made again since they were."""
-    if not schema.has_engine(connection):
-        return
-    functions.create_wrappers(
-        connection,
-        version_functions(schema.models_schema(connection), version),
-        tables=_row_types(connection, version),
-        comment=_comment(version, f"{version.model} version {version.number}"),
-    )
+    known = row_types_of(connection, version)
+    publish_engines(connection, version, program(connection, version), tables=known)
+    publish_explanation(connection, version, row_types=known, comment=_own_comment(version))
 
 
 def publish_alias(connection: Connection, version: Version, alias: str) -> None:
     """Make an alias's functions call the version's, whatever they called before."""
-    if not schema.has_engine(connection):
+    if not has_functions(connection, version):
         return
     models_schema = schema.models_schema(connection)
     functions.create_alias(
         connection,
         alias_functions(models_schema, version, alias),
         target=version_functions(models_schema, version),
-        tables=_row_types(connection, version),
+        tables=row_types_of(connection, version),
         comment=_comment(version, f"{version.model} ({alias}) is version {version.number}"),
+        explanation=explanation(connection, version),
     )
 
 
-def _row_types(connection: Connection, version: Version) -> list[RowType]:
+def row_types_of(connection: Connection, version: Version) -> list[RowType]:
     """Return the model's tables whose rows the version's functions can take.
 
     Those that were named at a deployment, where they still are there; and those that functions of the model take now,
@@ -100,11 +141,14 @@ def _row_types(connection: Connection, version: Version) -> list[RowType]:
     return [t for t in found.values() if functions.refusal(version.signature, t) is None]
 
 
+def _own_comment(version: Version) -> str:
+    return _comment(version, f"{version.model} version {version.number}")
+
+
 def _comment(version: Version, subject: str) -> str:
     provenance, classes = version.provenance, version.signature.classes
-    parts = [
-        f"{subject}: {(provenance.get('estimator') or 'ONNX model').rsplit('.', 1)[-1]}, {provenance['precision']}"
-    ]
+    kind = (provenance.get("estimator") or "ONNX model").rsplit(".", 1)[-1]
+    parts = [f"{subject}: {kind}, {provenance['precision']}, engine {version.engine}"]
     parts += [f"{name} {value:.4g}" for name, value in version.metrics.items()]
     if classes is not None:
         parts.append("classes " + ", ".join(map(repr, classes)))

@@ -23,7 +23,10 @@ class Version:
         sha256: The artifact's hash.
         bytes: The artifact's size.
         signature: What it takes and gives.
-        engine: `onnx` or `sql`.
+        engine: What computes single rows: `onnx` or `sql`.
+        batch_engine: What computes the rows of a table or a query.
+        choice: Why these engines (`reason`), what was measured (`microseconds` a row, by engine), why it is not
+            compiled (`refused`), and the features that no result depends on (`unused`).
         status: `active` or `retired`.
         aliases: The aliases that stand for it.
         provenance: Where the bytes came from.
@@ -41,6 +44,8 @@ class Version:
     bytes: int
     signature: Signature
     engine: str
+    batch_engine: str
+    choice: dict[str, Any] | None
     status: str
     aliases: tuple[str, ...]
     provenance: dict[str, Any]
@@ -65,6 +70,8 @@ class Version:
             "aliases": list(self.aliases),
             "status": self.status,
             "engine": self.engine,
+            "batch_engine": self.batch_engine,
+            "choice": self.choice,
             "sha256": self.sha256,
             "bytes": self.bytes,
             "signature": self.signature.to_json(),

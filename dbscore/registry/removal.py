@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, and_, delete, select, update
 
 from dbscore import functions, schema, tables
 from dbscore.errors import InUseError, NotFoundError
-from dbscore.functions import ENGINE_SCHEMA
+from dbscore.functions import COMPILED_SCHEMA, ENGINE_SCHEMA
 from dbscore.registry.aliases import remove_alias
 from dbscore.registry.lookup import REFERENCE, find, lock_artifact, model_id, versions
 from dbscore.registry.naming import version_functions
@@ -108,6 +108,7 @@ def _is(connection: Connection, version: Version) -> ColumnElement[bool]:
 def _drop_functions(connection: Connection, version: Version) -> None:
     own = version_functions(schema.models_schema(connection), version)
     functions.drop(connection, own.schema, own.names())
+    functions.drop(connection, COMPILED_SCHEMA, functions.compiled_names(own.name))
     functions.drop(connection, ENGINE_SCHEMA, functions.engine_names(own.name))
 
 

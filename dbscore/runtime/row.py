@@ -244,12 +244,12 @@ class Row:
             return value
         try:
             if kind == "real":
-                return struct.unpack("f", struct.pack("f", value))[0]
+                return struct.unpack("=f", struct.pack("=f", value))[0]
             whole, (lowest, highest) = int(value), RANGES[kind]
             if type(value) in (int, float) and whole == value and lowest <= whole <= highest:
                 return whole
-        except (OverflowError, ValueError, struct.error, TypeError):
-            # an infinity, NaN or a text is no integer, a double may be out of a real's range
+        except (OverflowError, ValueError, struct.error, TypeError, KeyError):
+            # an infinity, NaN or a text is no integer, true no double, a double may be out of a real's range
             pass
         raise self.refusal(
             f"feature {feature['name']} is {value!r:.{SHOWN}}, which type {kind} does not hold",

@@ -14,10 +14,11 @@ from dbscore.schema.installation import (
     take_turns,
     uninstall,
 )
-from dbscore.schema.source import ENGINE_SCHEMA, printed_sql
+from dbscore.schema.source import COMPILED_SCHEMA, ENGINE_SCHEMA, printed_sql
 from dbscore.schema.status import Status, python_problem, server_python, status
 
 __all__ = [
+    "COMPILED_SCHEMA",
     "ENGINE_SCHEMA",
     "Status",
     "become_owner",

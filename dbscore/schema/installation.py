@@ -16,10 +16,12 @@ from dbscore import runtime, tables
 from dbscore.database import pin_search_path, run, scalar, script
 from dbscore.errors import PrivilegeError, SchemaError
 from dbscore.schema.source import (
+    COMPILED_SCHEMA,
     ENGINE_SCHEMA,
     ENGINE_SCHEMA_SQL,
     SUPERUSER_FILES,
     alembic_config,
+    functions_sha256,
     package_version,
     rendered,
     sql_files,
@@ -102,15 +104,15 @@ def install(connection: Connection, *, schema_for_models: str | None = None) -> 
 def functions_are_current(connection: Connection) -> bool:
     """Return whether the versions' functions were made by what is installed now."""
     found = installation_row(connection)
-    return found is not None and found.functions_sha256 == sql_sha256()
+    return found is not None and found.functions_sha256 == functions_sha256(plpython=has_engine(connection))
 
 
 def functions_were_made(connection: Connection) -> None:
-    """Record that the versions' functions were made by what is installed now; or that they are still to be made.
+    """Record that the versions' functions were made by what is installed now.
 
-    Without PL/Python there are none: the first installation after it came makes them.
+    Without PL/Python some are missing: the first installation after it came makes them.
     """
-    made = sql_sha256() if has_engine(connection) else None
+    made = functions_sha256(plpython=has_engine(connection))
     connection.execute(update(tables.installation).values(functions_sha256=made))
 
 
@@ -200,7 +202,7 @@ def _is_superuser(connection: Connection) -> bool:
 
 def _refuse_taken(connection: Connection, models: str) -> None:
     """Refuse a schema's name that something else has; an empty schema may have been made for us."""
-    for schema in (tables.SCHEMA, models):
+    for schema in (tables.SCHEMA, models, COMPILED_SCHEMA):
         taken = scalar(
             connection,
             """select exists (select from pg_depend d join pg_namespace n on n.oid = d.refobjid
@@ -220,12 +222,14 @@ def _create_schemas(connection: Connection, models: str, *, superuser: bool, plp
     owners = dict(run(connection, query).fetchall())
     me = scalar(connection, "select current_user")
     owner = owners.get(tables.SCHEMA, me)
-    missing = [schema for schema in (tables.SCHEMA, models) if schema not in owners]
-    if owners.get(models, owner) != owner:
-        raise SchemaError(
-            f"the schema {models!r} belongs to {owners[models]!r}, who could put other functions there",
-            remedy=f"Let {owner!r} own it (alter schema), or choose another with --models-schema NAME.",
-        )
+    missing = [schema for schema in (tables.SCHEMA, models, COMPILED_SCHEMA) if schema not in owners]
+    for schema in (models, COMPILED_SCHEMA):
+        if owners.get(schema, owner) != owner:
+            choose = ", or choose another with --models-schema NAME" if schema == models else ""
+            raise SchemaError(
+                f"the schema {schema!r} belongs to {owners[schema]!r}, who could put other functions there",
+                remedy=f"Let {owner!r} own it (alter schema){choose}.",
+            )
     may_create = scalar(connection, "select has_database_privilege(current_database(), 'create')")
     if (missing and not may_create) or (plpython and not superuser and ENGINE_SCHEMA not in owners):
         raise _superuser_first(me, models)
@@ -343,7 +347,7 @@ def uninstall(connection: Connection, *, cascade: bool = False) -> None:
     if not cascade:
         _drop_pieces(connection, models)
     statement = sql.SQL("drop schema {} cascade" if cascade else "drop schema {} restrict")
-    for name in (models, tables.SCHEMA, ENGINE_SCHEMA):
+    for name in (models, COMPILED_SCHEMA, tables.SCHEMA, ENGINE_SCHEMA):
         # the engine's is a superuser's, who may drop it when the owner is gone
         query = "select pg_has_role(nspowner, 'usage') from pg_namespace where nspname = %s"
         if scalar(connection, query, [name]):
@@ -361,7 +365,7 @@ def _drop_pieces(connection: Connection, models: str) -> None:
     ours = run(
         connection,
         """select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-           where pg_has_role(p.proowner, 'usage') and (n.nspname in ('dbscore', 'dbscore_engine')
+           where pg_has_role(p.proowner, 'usage') and (n.nspname in ('dbscore', 'dbscore_engine', 'dbscore_compiled')
               or (n.nspname = %s and exists (
                   select from dbscore.model m
                   where p.proname = m.name or p.proname like replace(m.name, '_', '\\_') || '\\_%%')))""",

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 __all__ = [
+    "COMPILED_SCHEMA",
     "ENGINE_SCHEMA",
     "ENGINE_SCHEMA_SQL",
     "SUPERUSER_FILES",
     "alembic_config",
+    "functions_sha256",
     "package_version",
     "printed_sql",
     "rendered",
@@ -33,6 +35,8 @@ __all__ = [
 ]
 
 ENGINE_SCHEMA = "dbscore_engine"
+# what functions of compiled versions call, and nobody else
+COMPILED_SCHEMA = "dbscore_compiled"
 # what somebody else has put into it first would run with the superuser's rights
 ENGINE_SCHEMA_SQL = """do $do$
 begin
@@ -62,7 +66,7 @@ def printed_sql(part: str = "all", *, owner: str | None = None, models: str = "m
     if part in ("all", "superuser"):
         pieces += [
             f"create schema if not exists {sql.Identifier(schema).as_string()} authorization {quoted};"
-            for schema in (tables.SCHEMA, models)
+            for schema in (tables.SCHEMA, models, COMPILED_SCHEMA)
         ]
         if plpython:
             pieces.append(ENGINE_SCHEMA_SQL)
@@ -81,7 +85,7 @@ def printed_sql(part: str = "all", *, owner: str | None = None, models: str = "m
                 "insert into dbscore.installation (models_schema, package_version, sql_sha256, functions_sha256)"
                 " values ({}, {}, {}, {});"
             )
-            .format(models, package_version(), sql_sha256(), sql_sha256() if plpython else None)
+            .format(models, package_version(), sql_sha256(), functions_sha256(plpython=plpython))
             .as_string()
         )
         if owner:
@@ -111,6 +115,12 @@ def sql_sha256() -> str:
     """Return the hash of all that is replayed: SQL files and runtime."""
     text = runtime.text() + "".join(f"{name}\n{content}" for name, content in sql_files().items())
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def functions_sha256(*, plpython: bool) -> str:
+    """Return the hash of what versions' functions are made by: without PL/Python, of less."""
+    made_by = [package_version(), sql_sha256(), "with PL/Python" if plpython else "without PL/Python"]
+    return hashlib.sha256("\n".join(made_by).encode()).hexdigest()
 
 
 def _directory(name: str) -> Path:

@@ -21,9 +21,12 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, PolynomialFeatu
 from sklearn.tree import DecisionTreeClassifier
 
 from dbscore.errors import FeatureError
+from tests.conftest import both_engines
 
 if TYPE_CHECKING:
     from dbscore import Client
+
+pytestmark = both_engines
 
 Connection = psycopg.Connection[Any]
 

@@ -27,7 +27,7 @@ INSPECT = """
 
 def test_scoring_starts_no_thread_and_turns_telemetry_off(client: Client, db: psycopg.Connection[Any]) -> None:
     frame = pd.DataFrame(np.random.default_rng(0).normal(size=(100, 2)), columns=["a", "b"])
-    client.deploy("tip", LogisticRegression().fit(frame, (frame.a > 0).astype(int)), sample=frame)
+    client.deploy("tip", LogisticRegression().fit(frame, (frame.a > 0).astype(int)), sample=frame, engine="onnx")
     db.execute(INSPECT)
     assert db.execute("select models.tip(1, 2), pg_temp.process('Threads')").fetchone() == (1, 1)
     db.execute(

@@ -12,10 +12,13 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from sklearn.linear_model import LogisticRegression
 
-from tests.conftest import at, database
+from tests.conftest import at, both_engines, database
 
 if TYPE_CHECKING:
     from dbscore import Client
+
+
+pytestmark = both_engines
 
 
 def on_the_server(db: psycopg.Connection[Any], command: str) -> None:

@@ -26,12 +26,15 @@ from dbscore import Client, JobOptions
 from dbscore.errors import JobError, PrivilegeError
 from dbscore.jobs import binary
 from dbscore.runtime.batch import NULL_BITS
-from tests.conftest import Once, at, database
+from tests.conftest import Once, at, database, onnx_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dbscore.jobs import Job, Progress
+
+# it is the workers who score here, with ONNX Runtime
+pytestmark = onnx_only
 
 Connection = psycopg.Connection[Any]
 ROWS = 3000
@@ -213,7 +216,7 @@ def test_the_client_answers_as_the_server_does(
         with db.cursor().copy("copy things to stdout") as out, other.cursor().copy("copy things from stdin") as into:
             for piece in out:
                 into.write(piece)
-        client.deploy("one", model, sample=sample, **more)
+        client.deploy("one", model, sample=sample, engine="onnx", **more)
         assert client.score("one", options(max_errors=20, runs_on="auto")).runs_on == "client"
         assert same(rows_of(other, "scores"), rows_of(db, "there"))
         assert rows_of(other, "scores_errors") == rows_of(db, "there_errors")

@@ -24,10 +24,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier
 
+from tests.conftest import both_engines, onnx_only
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dbscore import Client
+
+pytestmark = both_engines
 
 Connection = psycopg.Connection[Any]
 REAL, DOUBLE, BIGINT = 700, 701, 20
@@ -129,6 +133,7 @@ def test_rows_that_cannot_be_scored_are_named_with_their_reasons(tip: LogisticRe
     assert "--max-errors" in caught.value.diag.message_hint
 
 
+@onnx_only
 def test_rows_that_onnx_runtime_itself_refuses_are_found_among_the_others(client: Client, db: Connection) -> None:
     place = helper.make_tensor_value_info("place", TensorProto.INT64, [None, 1])
     found = helper.make_tensor_value_info("found", TensorProto.DOUBLE, [None, 1])

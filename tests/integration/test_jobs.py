@@ -15,12 +15,14 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from dbscore import Client, JobOptions
 from dbscore.errors import JobError, NotFoundError, PrivilegeError, ServerError
-from tests.conftest import Once, at
+from tests.conftest import Once, at, both_engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dbscore.jobs import Job, Progress
+
+pytestmark = both_engines
 
 Connection = psycopg.Connection[Any]
 ROWS = 3000

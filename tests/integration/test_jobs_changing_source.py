@@ -14,9 +14,12 @@ from sklearn.linear_model import LinearRegression
 
 from dbscore import Client, JobOptions
 from dbscore.errors import InUseError, JobError
+from tests.conftest import both_engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+pytestmark = both_engines
 
 Connection = psycopg.Connection[Any]
 ROWS = 4000

@@ -14,8 +14,11 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from dbscore import Client
 from dbscore.errors import DbscoreError, InUseError, NameRefusedError, NotFoundError
+from dbscore.registry import comparison, deployment
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from sklearn.base import BaseEstimator
 
 
@@ -239,19 +242,17 @@ def test_two_promotions_at_once_wait_for_each_other_and_both_are_recorded(tip: C
     assert tip.show("tip").number == 3
 
 
+# while an engine is tried, and when the functions are there and the version has no alias yet
+@pytest.mark.parametrize(("module", "step"), [(comparison, "verify"), (deployment, "grant_all")])
 def test_a_connection_lost_in_the_middle_of_a_deployment_leaves_nothing(
-    client: Client, db: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    client: Client, db: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, module: ModuleType, step: str
 ) -> None:
-    from dbscore.registry import deployment
-
-    def cut(connection: Any, *_: Any) -> list[str]:
+    def cut(connection: Any, *_: Any) -> None:
         pid = connection.connection.driver_connection.info.backend_pid
         db.execute("select pg_terminate_backend(%s)", [pid])
         connection.exec_driver_sql("select 1")
-        return []
 
-    # the last step before the commit, when everything else is there
-    monkeypatch.setattr(deployment, "verify", cut)
+    monkeypatch.setattr(module, step, cut)
     with pytest.raises((DbscoreError, psycopg.Error)):
         client.deploy("tip", classifier(), sample=frame())
     for table in ("artifact", "model", "version", "alias", "alias_history"):

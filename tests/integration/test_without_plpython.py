@@ -11,6 +11,7 @@ import pandas as pd
 import psycopg
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
 from typer.testing import CliRunner
 
 from dbscore import Client
@@ -38,23 +39,33 @@ def model(column: str = "a") -> LogisticRegression:
     return LogisticRegression().fit(frame(), (frame()[column] > 0).astype(int))
 
 
-def test_the_registry_installs_and_status_names_the_package_that_is_missing(plain: Client) -> None:
+def nothing_for_sql() -> SVC:
+    """What only ONNX Runtime computes."""
+    return SVC().fit(frame(), (frame()["a"] > 0).astype(int))
+
+
+def test_the_registry_installs_and_status_notes_what_is_missing(plain: Client, plain_url: str) -> None:
     status = plain.install()
     assert status.server_version.startswith("18")
-    assert status.engines == ()
-    assert len(status.problems) == 1
-    assert "apt-get install postgresql-plpython3-18" in status.problems[0]
-    assert "`dbscore score` scores them in its own process" in status.problems[0]
+    assert status.engines == ("sql",)
+    assert status.problems == ()
+    assert len(status.notes) == 1
+    assert "apt-get install postgresql-plpython3-18" in status.notes[0]
+    assert "`dbscore score` scores it in its own process" in status.notes[0]
     assert plain.upgrade() == status
+    result = CliRunner().invoke(app, ["status", "--url", plain_url])
+    assert result.exit_code == 0
+    assert "note: this server has no PL/Python" in result.stderr
 
 
-def test_a_version_is_stored_without_functions(plain: Client, plain_url: str) -> None:
-    version = plain.deploy("tip", model(), sample=frame(), metrics={"auc": 0.9})
+def test_a_version_that_is_not_compiled_is_stored_without_functions(plain: Client, plain_url: str) -> None:
+    version = plain.deploy("tip", nothing_for_sql(), sample=frame(), metrics={"auc": 0.9})
     assert version.aliases == ("champion",)
+    assert (version.engine, version.batch_engine) == ("onnx", "onnx")
     assert version.parity is not None
     assert version.parity["rows"]["sample"] == 50
-    assert "database" not in version.parity["rows"]
-    assert plain.deploy("tip", model(), sample=frame()) == version
+    assert not {"database", "compiled"} & set(version.parity["rows"])
+    assert plain.deploy("tip", nothing_for_sql(), sample=frame()) == version
     with psycopg.connect(plain_url) as db:
         assert db.execute("select reference, aliases, features from dbscore.versions").fetchall() == [
             ("tip:1", ["champion"], ["a", "b"])
@@ -62,6 +73,9 @@ def test_a_version_is_stored_without_functions(plain: Client, plain_url: str) ->
         assert db.execute("select * from dbscore.resolve('tip')").fetchone() == ("tip", 1)
         in_models = "select count(*) from pg_proc where pronamespace = 'models'::regnamespace"
         assert db.execute(in_models).fetchone() == (0,)
+    with pytest.raises(ServerError, match="not compiled to SQL") as caught:
+        plain.predict("tip", {"a": 1, "b": 2})
+    assert caught.value.sqlstate == "ML009"
 
 
 def test_the_registry_s_moves_work_as_elsewhere(plain: Client, tmp_path: Path) -> None:
@@ -85,8 +99,8 @@ def test_a_refused_deployment_leaves_nothing(plain: Client) -> None:
     assert plain.models() == []
 
 
-def test_a_grant_is_refused_and_says_who_scores(plain: Client, plain_url: str) -> None:
-    plain.deploy("tip", model(), sample=frame())
+def test_a_grant_of_what_has_no_functions_is_refused_and_says_who_scores(plain: Client, plain_url: str) -> None:
+    plain.deploy("tip", nothing_for_sql(), sample=frame())
     with psycopg.connect(plain_url, autocommit=True) as db:
         db.execute("create role analyst")
         try:
@@ -101,14 +115,14 @@ def test_a_grant_is_refused_and_says_who_scores(plain: Client, plain_url: str) -
 
 
 def test_the_command_line_warns_on_stderr(plain: Client, plain_url: str, tmp_path: Path) -> None:
-    joblib.dump(model(), tmp_path / "tip.joblib")
+    joblib.dump(nothing_for_sql(), tmp_path / "tip.joblib")
     frame().to_csv(tmp_path / "rows.csv", index=False)
     arguments = ["deploy", "tip", str(tmp_path / "tip.joblib"), "--sample", str(tmp_path / "rows.csv")]
     result = CliRunner().invoke(app, [*arguments, "--trust-pickle", "--json", "--url", plain_url])
     assert result.exit_code == 0
     assert json.loads(result.stdout)["reference"] == "tip:1"
     assert "tip:1 has no SQL functions" in result.stderr
-    assert "score` does, whose workers run the model" in result.stderr
+    assert "`dbscore score` scores it all the same, whose workers run the model" in result.stderr
 
 
 def test_functions_are_made_when_pl_python_appears(url: str) -> None:
@@ -116,11 +130,12 @@ def test_functions_are_made_when_pl_python_appears(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as db, Client(url) as client:
         db.execute("drop schema dbscore_engine cascade")
         db.execute("update dbscore.installation set functions_sha256 = null")
-        client.deploy("tip", model(), sample=frame())
-        client.deploy("tip", model("b"), sample=frame(), alias="challenger")
-        assert client.status().engines == ()
+        client.deploy("tip", model(), sample=frame(), engine="onnx")
+        client.deploy("tip", model("b"), sample=frame(), engine="onnx", alias="challenger")
+        assert client.status().engines == ("sql",)
+        assert db.execute("select to_regproc('models.tip')").fetchone() == (None,)
         assert client.install().problems == ()
-        assert client.status().engines == ("onnx",)
+        assert client.status().engines == ("onnx", "sql")
         row = db.execute("select models.tip(1, 0), models.tip_challenger_score(1, 0), models.tip_v1(1, 0)").fetchone()
         assert row is not None
         assert row[0] == 1

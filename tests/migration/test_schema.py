@@ -37,7 +37,7 @@ def catalogue(url: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(url) as connection:
         return connection.execute(
             """select 'function', p.oid::regprocedure::text, case when p.prokind = 'a' then 'aggregate' else md5(pg_get_functiondef(p.oid)) end, obj_description(p.oid)
-                 from pg_proc p where p.pronamespace::regnamespace::text in ('dbscore', 'dbscore_engine', 'models')
+                 from pg_proc p where p.pronamespace::regnamespace::text in ('dbscore', 'dbscore_engine', 'dbscore_compiled', 'models')
                union all
                select 'column', c.oid::regclass::text || '.' || a.attname, format_type(a.atttypid, a.atttypmod), a.attstorage::text
                  from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
@@ -108,7 +108,7 @@ def test_an_installation_that_fails_leaves_nothing(empty_url: str, monkeypatch: 
         client.install()
     with psycopg.connect(empty_url) as connection:
         found = connection.execute(
-            "select nspname from pg_namespace where nspname in ('dbscore', 'models', 'dbscore_engine')"
+            "select nspname from pg_namespace where nspname in ('dbscore', 'models', 'dbscore_engine', 'dbscore_compiled')"
         )
         assert found.fetchall() == []
 
@@ -268,7 +268,7 @@ def test_uninstall_drops_everything_and_a_new_installation_works(client: Client,
     client.deploy("tip", model, sample=frame)
     client.uninstall()
     assert db.execute(
-        "select count(*) from pg_namespace where nspname in ('dbscore', 'models', 'dbscore_engine')"
+        "select count(*) from pg_namespace where nspname in ('dbscore', 'models', 'dbscore_engine', 'dbscore_compiled')"
     ).fetchone() == (0,)
     client.install()
     assert client.models() == []
@@ -346,7 +346,7 @@ def test_the_printed_sql_installs_what_install_installs(empty_url: str, url: str
         client.install()
         model, frame = classifier()
         client.deploy("tip", model, sample=frame)
-    assert [row for row in catalogue(empty_url) if "tip" not in row[1]] == catalogue(url)
+    assert [row for row in catalogue(empty_url) if ".tip" not in row[1]] == catalogue(url)
 
 
 def test_a_member_of_the_owner_may_deploy_and_the_owner_owns_it(
@@ -376,9 +376,12 @@ def test_a_server_without_its_packages_is_told_the_command_for_its_python(client
             return '{{"python": "{python}", "numpy": "2.0", "onnxruntime_error": "ModuleNotFoundError: No module named onnxruntime"}}'::jsonb"""
     )
     status = client.status()
-    assert status.engines == ()
+    assert status.engines == ("sql",)
+    assert len(status.problems) == 1
     model, frame = classifier()
-    with pytest.raises(ServerError, match="onnxruntime") as caught:
-        client.deploy("tip", model, sample=frame)
-    assert f"--python-version {python}" in str(caught.value)
-    assert client.models() == []
+    for engine in ("auto", "onnx"):
+        with pytest.raises(ServerError, match="onnxruntime") as caught:
+            client.deploy("tip", model, sample=frame, engine=engine)
+        assert f"--python-version {python}" in str(caught.value)
+        assert client.models() == []
+    assert client.deploy("tip", model, sample=frame, engine="sql").engine == "sql"

@@ -16,10 +16,13 @@ from sklearn.linear_model import LinearRegression
 from dbscore import Client, JobOptions
 from dbscore.errors import InUseError, PrivilegeError, SchemaError
 from dbscore.runtime.model import open_session
+from tests.conftest import both_engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+pytestmark = both_engines
 
 Connection = psycopg.Connection[Any]
 

@@ -13,10 +13,12 @@ from sklearn.linear_model import LogisticRegression
 
 from dbscore import Client
 from dbscore.errors import NotFoundError, PrivilegeError
-from tests.conftest import at
+from tests.conftest import at, both_engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+pytestmark = both_engines
 
 Connection = psycopg.Connection[Any]
 Roles = "Callable[[], str]"
@@ -221,18 +223,20 @@ def test_neither_pin_nor_forget_takes_a_path(db: Connection) -> None:
 
 
 def test_a_role_that_was_let_score_one_version_by_hand_gets_no_others(
-    two_models: Client, db: Connection, role: Callable[[], str], as_role: Callable[[str], Connection]
+    two_models: Client, db: Connection, role: Callable[[], str], as_role: Callable[[str], Connection], engine: str
 ) -> None:
     narrow = role()
     model, frame = classifier(7)
     two_models.deploy("tip", model, sample=frame)
     db.execute(f"grant usage on schema models to {narrow}")
-    for function in (
-        "models.tip_v1(float8, float8)",
-        "dbscore_engine.tip_v1(text, float8, float8)",
-        "dbscore_engine.tip_v1_pin()",
-    ):
+    called = {
+        "onnx": ("dbscore_engine.tip_v1(text, float8, float8)", "dbscore_engine.tip_v1_pin()"),
+        "sql": ("dbscore_compiled.tip_v1_check(float8, float8)",),
+    }
+    for function in ("models.tip_v1(float8, float8)", *called[engine]):
         db.execute(f"grant execute on function {function} to {narrow}")
+    # what is the same for all models
+    db.execute(f"grant execute on all functions in schema dbscore to {narrow}")
     two_models.promote("tip:2")
     connection = as_role(narrow)
     assert connection.execute("select models.tip_v1(1, 2)").fetchone()

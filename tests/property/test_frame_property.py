@@ -86,7 +86,7 @@ def _numbers(dtype: str = "float64") -> tuple[pd.DataFrame, pd.Series]:
 
 
 def _deploy(client: Client, name: str, estimator: Any, frame: pd.DataFrame, rtol: float, **more: Any) -> Deployed:
-    version = client.deploy(name, estimator, sample=frame, **more)
+    version = client.deploy(name, estimator, sample=frame, engine="onnx", **more)
     types = {f.name: str(f.type) for f in version.signature.features}
     return Deployed(name, types, version.signature.probabilities is not None, rtol)
 
@@ -170,7 +170,7 @@ def _exact(client: Client) -> Deployed:
     ends = [helper.make_tensor_value_info(name, TensorProto.INT64, [None, 1]) for name in ("account", "same")]
     graph = helper.make_graph([helper.make_node("Identity", ["account"], ["same"])], "g", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    version = client.deploy("exact", bytes(model.SerializeToString()))
+    version = client.deploy("exact", bytes(model.SerializeToString()), engine="onnx")
     (feature,) = version.signature.features
     return Deployed("exact", {feature.name: str(feature.type)}, probabilities=False, rtol=0.0)
 

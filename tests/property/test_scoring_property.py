@@ -88,7 +88,7 @@ def _numbers() -> tuple[pd.DataFrame, pd.Series]:
 def _linear(client: Client) -> Deployed:
     frame, labels = _numbers()
     estimator = LogisticRegression(C=1e-3).fit(frame, labels)
-    client.deploy("linear", estimator, sample=frame)
+    client.deploy("linear", estimator, sample=frame, engine="onnx")
     return Deployed("linear", estimator, dict.fromkeys(frame, "double precision"), frozenset())
 
 
@@ -96,7 +96,7 @@ def _tree(client: Client) -> Deployed:
     frame, labels = _numbers()
     frame = frame.astype({"b": "float32"})
     estimator = DecisionTreeClassifier(max_depth=6, random_state=0).fit(frame, labels)
-    client.deploy("tree", estimator, sample=frame)
+    client.deploy("tree", estimator, sample=frame, engine="onnx")
     types = {"a": "double precision", "b": "real", "c": "double precision"}
     return Deployed("tree", estimator, types, frozenset())
 
@@ -105,7 +105,7 @@ def _boosted(client: Client) -> Deployed:
     frame, labels = _numbers()
     frame.loc[::5, "b"] = np.nan
     estimator = HistGradientBoostingClassifier(max_iter=15, random_state=0).fit(frame, labels)
-    client.deploy("boosted", estimator, sample=frame)
+    client.deploy("boosted", estimator, sample=frame, engine="onnx")
     types = dict.fromkeys(frame, "double precision")
     return Deployed("boosted", estimator, types, frozenset(types))
 
@@ -134,7 +134,7 @@ def _encoded(client: Client) -> Deployed:
         remainder="passthrough",
     )
     estimator = make_pipeline(encoder, DecisionTreeClassifier(max_depth=6, random_state=0)).fit(frame, labels)
-    client.deploy("encoded", estimator, sample=frame)
+    client.deploy("encoded", estimator, sample=frame, engine="onnx")
     types = {
         "plan": "text",
         "city": "text",
