@@ -17,7 +17,7 @@ from dbscore.compiler.choices import splits
 from dbscore.compiler.expression import FLOATS, INTEGERS, Expression, reachable
 from dbscore.compiler.literals import TYPES, literal, placeholder, with_features
 from dbscore.compiler.ranges import FAR, LARGEST, guarded, ranges
-from dbscore.compiler.writer import Writer
+from dbscore.compiler.writer import ARITHMETIC, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -71,10 +71,9 @@ def inline(
     both = [ranges(order, limits), ranges(order, {})]
     plain, careful = (returned(Writer(feature, ranges=found, is_careful=found is both[1])) for found in both)
     far = ranges(order, dict.fromkeys(limits, FAR))
-    unguarded = returned(Writer(feature, ranges=far)) == plain and all(
-        e.dtype == "float64" for e in order if e.number in limits
-    )
-    if plain == careful or unguarded:
+    in_sums = all(e.op not in ARITHMETIC or all(a.number not in limits for a in e.args) for e in order)
+    in_double = all(e.dtype == "float64" for e in order if e.number in limits)
+    if plain == careful or (in_sums and in_double and returned(Writer(feature, ranges=far)) == plain):
         # to look at ten numbers takes longer than to add them up: of sums alone, PostgreSQL refuses what overflows
         nulled, shown = looked_at(frozenset())
         return returned(Writer(feature, ranges=both[0], nulled=nulled)), shown

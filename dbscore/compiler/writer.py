@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 
-__all__ = ["Writer"]
+__all__ = ["ARITHMETIC", "Writer"]
 
-_ARITHMETIC = {"add": ("+", "pl"), "sub": ("-", "mi"), "mul": ("*", "mul"), "div": ("/", "div")}
+ARITHMETIC = {"add": ("+", "pl"), "sub": ("-", "mi"), "mul": ("*", "mul"), "div": ("/", "div")}
 # where exp() ends in double precision; beyond, PostgreSQL raises an error
 HIGHEST_POWER = 709.78
 LOWEST_POWER = -745.13
@@ -69,7 +69,7 @@ class Writer:
         write = getattr(self, f"_{one.op}", None)
         if write is not None:
             found: str = write(one)
-        elif one.op in _ARITHMETIC:
+        elif one.op in ARITHMETIC:
             found = self._calculation(one)
         elif one.op in SYMBOLS:
             found = self.comparison(one.op, *one.args)
@@ -138,7 +138,7 @@ class Writer:
         return self._ranges.get(one.number, ANY)
 
     def _operation(self, op: str, dtype: str, left: str, right: str) -> str:
-        symbol, name = _ARITHMETIC[op]
+        symbol, name = ARITHMETIC[op]
         if self._is_body:
             return f"pg_catalog.{NAMES[dtype]}{name}({left}, {right})"
         return f"({left} {symbol} {right})"
@@ -155,7 +155,7 @@ class Writer:
         # what is too small is not where everything is larger by a power of two, which changes no digit
         small = [abs(w) for w, t in zip(weights, terms, strict=True) if t.least < LEAST["float64"]]
         shift = max(0, -math.frexp(min(small, default=1.0))[1] + 1) if min(small, default=1.0) < 1 else 0
-        most = math.ldexp(sum(t.most for t in terms) + abs(constant), shift) if shift < MOST_SHIFT else math.inf
+        most = (sum(t.most for t in terms) + abs(constant)) * 2.0**shift if shift < MOST_SHIFT else math.inf
         if not most <= LARGEST["float64"]:
             return self._in_real(one, self._checked_affine(one))
         scale = math.ldexp(1.0, shift)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dbscore.compiler.affine import weighted_sum
 from dbscore.compiler.emit import block, inline, placeholder, with_features
 from dbscore.compiler.expression import COMPARISONS, Expression, Pool, Tree
+from dbscore.compiler.ranges import FAR
 from tests.conftest import database
 
 if TYPE_CHECKING:
@@ -67,11 +68,14 @@ def in_a_function(db: Connection, root: Expression, row: list[float | None], dty
 
 @pytest.mark.parametrize("compute", [in_a_query, in_a_function])
 def test_a_sum_with_weights_is_what_numpy_adds_up_and_never_an_error(db: Connection, compute: Any) -> None:
+    # of sums in a query, PostgreSQL itself refuses what overflows: to look first would take longer than to add up
+    numbers = DOUBLES if compute is in_a_function else DOUBLES.filter(lambda v: not FAR < abs(v) < math.inf)
+
     @QUICKLY
     @given(st.data())
     def check(data: st.DataObject) -> None:
         weights = data.draw(st.lists(st.floats(1e-9, 1e9) | st.floats(-1e9, -1e-9), min_size=1, max_size=4))
-        row = data.draw(st.lists(st.none() | DOUBLES, min_size=len(weights), max_size=len(weights)))
+        row = data.draw(st.lists(st.none() | numbers, min_size=len(weights), max_size=len(weights)))
         constant = data.draw(st.sampled_from([0.0, 1.0, -2.5e-8]))
         pool = Pool()
         features = [pool.feature(i, "float64", is_nullable=True) for i in range(len(weights))]
