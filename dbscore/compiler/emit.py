@@ -17,6 +17,7 @@ from dbscore.compiler.choices import splits
 from dbscore.compiler.expression import FLOATS, INTEGERS, Expression, reachable
 from dbscore.compiler.literals import TYPES, literal, placeholder, with_features
 from dbscore.compiler.ranges import FAR, LARGEST, guarded, ranges
+from dbscore.compiler.walk import NODE, walks
 from dbscore.compiler.writer import ARITHMETIC, Writer
 
 if TYPE_CHECKING:
@@ -126,7 +127,22 @@ def block(
     ]
     declared: list[tuple[str, str]] = []
     statements: list[tuple[list[str], list[str]]] = []
-    for one in _variables(order, has_limits=bool(limits)):
+    found = {walk.results[0].number: walk for walk in walks(order)}
+    for one in _variables(order, [r for walk in found.values() for r in walk.results], has_limits=bool(limits)):
+        walk = found.get(one.number)
+        if walk is not None:
+            features = f"v{len(declared) + 1}"
+            declared.append((features, f"{TYPES['float64']}[]"))
+            plain, careful = ([f"{features} := {writer.doubles(walk.args)};"] for writer in writers)
+            statements.append((plain, careful))
+            names = [f"v{len(declared) + 1 + i}" for i in range(len(walk.results))]
+            declared += [(name, TYPES[r.dtype]) for name, r in zip(names, walk.results, strict=True)]
+            variables.update({r.number: name for name, r in zip(names, walk.results, strict=True)})
+            walked = walk.statements(features, names)
+            statements.append((walked, walked))
+        if one.number in variables:
+            # found on the way
+            continue
         name = f"v{len(declared) + 1}"
         if one.op == "total":
             plain, careful = (writer.sum_statements(name, one) for writer in writers)
@@ -135,6 +151,8 @@ def block(
         statements.append((plain, careful))
         declared.append((name, TYPES[one.dtype]))
         variables[one.number] = name
+    if found:
+        declared.append((NODE, TYPES["int32"]))
     plain_text, careful_text = map(returned, writers)
     if not limits or (plain_text == careful_text and all(plain == careful for plain, careful in statements)):
         return declared, [s for plain, _ in statements for s in plain], plain_text
@@ -159,10 +177,14 @@ def _either(statements: Sequence[tuple[list[str], list[str]]]) -> list[str]:
     return made
 
 
-def _variables(order: Sequence[Expression], *, has_limits: bool) -> list[Expression]:
-    """Return the expressions that have variables: what is used several times, and sums of trees."""
+def _variables(order: Sequence[Expression], walked: Sequence[Expression], *, has_limits: bool) -> list[Expression]:
+    """Return the expressions that have variables: what is used several times, sums of trees, and what is walked."""
     uses: Counter[int] = Counter()
     asked: set[int] = set()
+    walked_numbers = {one.number for one in walked}
+    # they are no expressions of their own
+    within = {a.number for one in walked if one.op == "total" for a in one.args}
+    within -= {a.number for one in order if one.number not in walked_numbers for a in one.args}
     for one in order:
         uses.update({a.number for a in one.args})
         if one.op in ("greatest_at", "lookup"):
@@ -174,7 +196,8 @@ def _variables(order: Sequence[Expression], *, has_limits: bool) -> list[Express
     found = []
     for one in order:
         long = one.op == "total" and len(one.args) > 1 and any(a.op == "tree" for a in one.args)
-        if one.op in ("const", "feature") or not (uses[one.number] > 1 or long or one.number in asked):
+        is_several = uses[one.number] > 1 or long or one.number in asked or one.number in walked_numbers
+        if one.op in ("const", "feature") or one.number in within or not is_several:
             continue
         if one.op == "item" or (one.op == "cast" and one.args[0].op == "feature" and _is_compared(one, order)):
             continue

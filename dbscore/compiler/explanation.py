@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["explain_model"]
 
 # more would be a function that takes longer to plan than anybody waits
-MOST_NUMBERS = 200_000
+MOST_NUMBERS = 400_000
 MOST_ROWS = 1_000
 # a sum of so many terms is as deep as the parser should have to go
 TERMS_PER_SUM = 40

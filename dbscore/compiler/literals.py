@@ -6,12 +6,12 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from dbscore.compiler.expression import INTEGERS
+from dbscore.compiler.expression import ARRAY, INTEGERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["NAMES", "SYMBOLS", "TYPES", "literal", "placeholder", "with_features"]
+__all__ = ["NAMES", "SYMBOLS", "TYPES", "array_literal", "literal", "placeholder", "with_features"]
 
 TYPES = {
     "float64": "double precision",
@@ -19,6 +19,7 @@ TYPES = {
     "int64": "bigint",
     "int32": "integer",
     "bool": "boolean",
+    ARRAY: "double precision[]",
     # the only one of them that is no key word, and so could be somebody else's
     "string": "pg_catalog.text",
 }
@@ -56,6 +57,21 @@ def literal(value: Any, dtype: str | None) -> str:  # noqa: ANN401 - a number, a
         return str(int(value)) if dtype is None else f"({int(value)}){'' if dtype == 'int32' else '::bigint'}"
     number = _number(float(value), dtype)
     return f"'{number}'" if dtype is None else f"{TYPES[dtype]} '{number}'"
+
+
+def array_literal(values: Sequence[Any], dtype: str) -> str:
+    """Return a constant array of numbers or truths."""
+
+    def text(value: Any) -> str:  # noqa: ANN401 - a number or a bool
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return "null"
+        if dtype in INTEGERS:
+            return str(int(value))
+        if dtype == "bool":
+            return "t" if value else "f"
+        return _number(float(value), dtype)
+
+    return f"'{{{','.join(map(text, values))}}}'::{TYPES[dtype]}[]"
 
 
 def _number(value: float, dtype: str | None) -> str:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from dbscore.compiler.expression import Expression
 
-__all__ = ["Tree", "at_leaves", "pruned"]
+__all__ = ["Tree", "at_leaves", "is_alike", "pruned"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +50,7 @@ def at_leaves(args: Sequence[Expression], compute: Callable[..., Any]) -> Tree |
     if not trees or any(a.op != "tree" and (not a.is_constant or a.value is None) for a in args):
         return None
     first: Tree = trees[0].value
-    if any(not _is_alike(first, t.value) or t.args != trees[0].args for t in trees[1:]):
+    if any(not is_alike(first, t.value) or t.args != trees[0].args for t in trees[1:]):
         return None
     lines = [a.value.leaves if a.op == "tree" else [a.value] * len(first.leaves) for a in args]
     leaves = [compute(*values) for values in zip(*lines, strict=True)]
@@ -60,7 +60,7 @@ def at_leaves(args: Sequence[Expression], compute: Callable[..., Any]) -> Tree |
     return Tree(first.columns, first.thresholds, first.comparisons, first.missing, first.yes, first.no, leaves)
 
 
-def _is_alike(one: Tree, other: Tree) -> bool:
+def is_alike(one: Tree, other: Tree) -> bool:
     """Say whether two trees have the same splits."""
     names = ("columns", "thresholds", "comparisons", "missing", "yes", "no")
     return one is other or all(getattr(one, name) == getattr(other, name) for name in names)

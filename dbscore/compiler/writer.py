@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dbscore.compiler.choices import nested
 from dbscore.compiler.expression import FLOATS, INTEGERS, Expression
-from dbscore.compiler.literals import NAMES, SYMBOLS, TYPES, literal
+from dbscore.compiler.literals import NAMES, SYMBOLS, TYPES, array_literal, literal
 from dbscore.compiler.ranges import ANY, LARGEST, LEAST, Range
 
 if TYPE_CHECKING:
@@ -180,8 +180,7 @@ class Writer:
     def _checked_affine(self, one: Expression) -> str:
         weights, constant = one.value
         listed = ", ".join(repr(w) for w in weights)
-        values = ", ".join(map(self._as_double, one.args))
-        return f"dbscore.ieee_affine('{{{listed}}}', array[{values}], {literal(constant, 'float64')})"
+        return f"dbscore.ieee_affine('{{{listed}}}', {self.doubles(one.args)}, {literal(constant, 'float64')})"
 
     def _weighted(self, arg: Expression, weight: float) -> str:
         text = self._as_double(arg)
@@ -208,6 +207,10 @@ class Writer:
             part = terms[start : start + TERMS_PER_STATEMENT]
             found.append(f"{name} := {self._chained([name, *part] if start else part, one.dtype)};")
         return found
+
+    def doubles(self, listed: Sequence[Expression]) -> str:
+        """Return numbers as one array."""
+        return f"array[{', '.join(map(self._as_double, listed))}]"
 
     def _as_double(self, one: Expression) -> str:
         text = self.text(one)
@@ -379,9 +382,12 @@ class Writer:
         )
 
     def _element(self, one: Expression) -> str:
-        listed = ", ".join(literal(v, one.dtype) for v in one.value)
+        if one.dtype == "string":
+            array = f"array[{', '.join(literal(v, one.dtype) for v in one.value)}]"
+        else:
+            array = array_literal(one.value, one.dtype)
         place = self._operation("add", one.args[0].dtype, self.text(one.args[0]), literal(1, one.args[0].dtype))
-        return f"(array[{listed}])[{place}]"
+        return f"({array})[{place}]"
 
     def _greatest_at(self, one: Expression) -> str:
         texts = [self.text(a) for a in one.args]

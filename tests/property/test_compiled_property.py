@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dbscore.compiler import walk
 from dbscore.compiler.affine import weighted_sum
 from dbscore.compiler.emit import block, inline, placeholder, with_features
-from dbscore.compiler.expression import COMPARISONS, Expression, Pool, Tree
+from dbscore.compiler.expression import COMPARISONS, Expression, Pool, Tree, reachable
 from dbscore.compiler.ranges import FAR
 from tests.conftest import database
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[Any]
 
+# trees that are data compare by size alone
+SIZES = {"eq": "le", "ne": "gt"}
 QUICKLY = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
@@ -153,21 +157,50 @@ def leaf(tree: Tree, row: list[float]) -> float:
     return tree.leaves[~node]
 
 
+def values_at(data: st.DataObject, trees: list[Tree], dtype: str) -> list[float | None]:
+    """Draw a row: thresholds, the numbers next to them, infinities, and what is missing."""
+    single = np.dtype(dtype).type
+    bounds = [t for tree in trees for t in tree.thresholds]
+    with np.errstate(over="ignore"):
+        steps = [float(np.nextafter(single(t), single(side))) for t in bounds for side in (-np.inf, np.inf)]
+    values = st.none() | st.sampled_from([*bounds, *(s for s in steps if math.isfinite(s)), math.inf, -math.inf])
+    return data.draw(st.lists(values, min_size=2, max_size=2))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_sums_of_trees_that_are_data_are_those_of_a_walk_down_each(
+    db: Connection, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walk, "MOST_CHOICES", 0)
+    monkeypatch.setattr(walk, "LEAST_WALKED", 1)
+
+    @QUICKLY
+    @given(st.lists(trees(), min_size=2, max_size=4), st.data())
+    def check(drawn: list[Tree], data: st.DataObject) -> None:
+        listed = [replace(tree, comparisons=[SIZES.get(op, op) for op in tree.comparisons]) for tree in drawn]
+        row = values_at(data, listed, dtype)
+        pool = Pool()
+        features = [pool.feature(i, dtype, is_nullable=True) for i in range(2)]
+        one = pool.total([pool.tree(tree, features, "float64") for tree in listed], "float64")
+        # the same splits with other leaves: found on the same way
+        others = [replace(tree, leaves=[10 * leaf + 1 for leaf in tree.leaves]) for tree in listed]
+        other = pool.total([pool.tree(tree, features, "float64") for tree in others], "float64")
+        assert len(walk.walks(reachable([one, other]))) == 1
+        found = in_a_function(db, pool.add(one, pool.mul(other, pool.const(0.001, "float64"))), row, dtype)
+        numbers = [math.nan if v is None else v for v in row]
+        expected = [sum(leaf(tree, numbers) for tree in chosen) for chosen in (listed, others)]
+        assert found == pytest.approx(expected[0] + expected[1] * 0.001, rel=1e-15)
+
+    check()
+
+
 @pytest.mark.parametrize("compute", [in_a_query, in_a_function])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_tree_leads_where_a_walk_down_it_does(db: Connection, compute: Any, dtype: str) -> None:
     @QUICKLY
     @given(trees(), st.data())
     def check(tree: Tree, data: st.DataObject) -> None:
-        steps = [
-            float(np.nextafter(np.dtype(dtype).type(t), np.dtype(dtype).type(s)))
-            for t in tree.thresholds
-            for s in (-np.inf, np.inf)
-        ]
-        values = st.none() | st.sampled_from(
-            [*tree.thresholds, *(s for s in steps if math.isfinite(s)), math.inf, -math.inf]
-        )
-        row = data.draw(st.lists(values, min_size=2, max_size=2))
+        row = values_at(data, [tree], dtype)
         pool = Pool()
         features = [pool.feature(i, dtype, is_nullable=True) for i in range(2)]
         found = compute(db, pool.tree(tree, features, "float64"), row, dtype)
