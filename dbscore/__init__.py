@@ -17,18 +17,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dbscore.client import Client
     from dbscore.errors import DbscoreError
+    from dbscore.experiments import Experiments, Variant
     from dbscore.jobs import JobOptions
     from dbscore.local import LocalServer
     from dbscore.settings import Settings
 
-__all__ = ["Client", "DbscoreError", "JobOptions", "LocalServer", "Settings"]
+__all__ = ["Client", "DbscoreError", "Experiments", "JobOptions", "LocalServer", "Settings", "Variant"]
 
 _HOMES = {
     "Client": "dbscore.client",
     "DbscoreError": "dbscore.errors",
+    "Experiments": "dbscore.experiments",
     "JobOptions": "dbscore.jobs",
     "LocalServer": "dbscore.local",
     "Settings": "dbscore.settings",
+    "Variant": "dbscore.experiments",
 }
 
 

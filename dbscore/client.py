@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from dbscore import functions, jobs, registry, schema
 from dbscore.database import connect, run, scalar, transaction
 from dbscore.errors import CompilationError, DbscoreError, FeatureError, PrivilegeError, ServerError
+from dbscore.experiments import Experiments
 from dbscore.settings import Settings
 from dbscore.signature import SqlType
 
@@ -73,6 +74,11 @@ class Client:
         with transaction(self._engine) as connection:
             schema.refuse_superuser(connection)
             yield connection
+
+    @property
+    def experiments(self) -> Experiments:
+        """The experiments of this database."""
+        return Experiments(self._transaction)
 
     # --- the schema ---
 

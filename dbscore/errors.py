@@ -9,6 +9,7 @@ __all__ = [
     "CompilationError",
     "ConversionError",
     "DbscoreError",
+    "ExperimentError",
     "FeatureError",
     "InUseError",
     "JobError",
@@ -117,3 +118,9 @@ class CompilationError(DbscoreError):
     """The model cannot be written as a SQL expression; the message names the operator and why."""
 
     sqlstate = "ML013"
+
+
+class ExperimentError(DbscoreError):
+    """An experiment cannot be made, moved on or recorded so; the message says what stands in the way."""
+
+    sqlstate = "ML014"

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from dbscore.cli import demo, jobs, models, schema, server, specialise
+from dbscore.cli import demo, experiments, jobs, models, outcomes, schema, server, specialise
 from dbscore.cli.common import notify
 from dbscore.errors import DbscoreError
 
@@ -24,7 +24,9 @@ app = typer.Typer(
 )
 for part in (schema.commands, models.commands, specialise.commands, jobs.commands, demo.commands):
     app.registered_commands += part.registered_commands
+experiments.app.registered_commands += outcomes.commands.registered_commands
 app.add_typer(jobs.app)
+app.add_typer(experiments.app)
 app.add_typer(server.app)
 
 

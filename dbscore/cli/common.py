@@ -17,8 +17,9 @@ from dbscore.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
-__all__ = ["AsJson", "Url", "client", "notify", "printable", "show_json", "show_table"]
+__all__ = ["AsJson", "Url", "client", "notify", "printable", "query_text", "show_json", "show_table"]
 
 Url = Annotated[
     str | None,
@@ -53,6 +54,18 @@ def printable(text: object) -> str:
 def notify(message: str) -> None:
     """Tell the user something that is not the result."""
     typer.echo(printable(message), err=True)
+
+
+def query_text(path: Path) -> str:
+    """Return a query from a file or, for -, the standard input, without the semicolon at its end."""
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"the query cannot be read: {error}") from error
+    text = text.rstrip("; \t\r\n")
+    if not text:
+        raise typer.BadParameter(f"there is no query in {path}")
+    return text
 
 
 def show_json(value: Any) -> None:  # noqa: ANN401 - any JSON value

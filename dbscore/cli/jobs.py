@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from dbscore.cli.common import AsJson, Url, client, notify, show_json, show_table
+from dbscore.cli.common import AsJson, Url, client, notify, query_text, show_json, show_table
 from dbscore.cli.progress import Display, rows_of
 from dbscore.client import Client
 from dbscore.errors import DbscoreError
@@ -96,7 +96,7 @@ def score(  # noqa: PLR0913 - one option each
         key=_columns(key or []),
         into=into,
         source=source,
-        query=None if query is None else _text(query),
+        query=None if query is None else query_text(query),
         where=where,
         mode=mode,
         incremental=incremental,
@@ -262,15 +262,3 @@ def _columns(texts: list[str]) -> list[str]:
     if not columns or not all(columns):
         raise typer.BadParameter("write --key with the column, or columns with commas, that tell the rows apart")
     return columns
-
-
-def _text(path: Path) -> str:
-    """Return a query from a file or the standard input, without the semicolon at its end."""
-    try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"the query cannot be read: {error}") from error
-    text = text.rstrip("; \t\r\n")
-    if not text:
-        raise typer.BadParameter(f"there is no query in {path}")
-    return text

@@ -12,7 +12,6 @@ from dbscore.functions.explanations import create_explanation
 from dbscore.functions.forms import ENGINE_SCHEMA, MAX_ARGUMENTS, SUFFIXES, FunctionSet, refusal
 from dbscore.functions.grants import grant, grant_usage, grantees, refuse_unknown_role, revoke
 from dbscore.functions.publishing import (
-    create_alias,
     create_engine,
     create_wrappers,
     drop,
@@ -30,7 +29,6 @@ __all__ = [
     "FunctionSet",
     "RowType",
     "compiled_names",
-    "create_alias",
     "create_compiled",
     "create_engine",
     "create_explanation",

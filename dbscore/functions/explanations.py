@@ -28,27 +28,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPLAIN",
-    "EXPLAINED",
-    "create_alias_explanation",
     "create_explanation",
-    "explained_forms",
-    "explained_names",
 ]
 
 EXPLAIN = "_explain"
 BASE = "(base)"
 _COLUMNS = (("feature", "text"), ("value", "text"), ("contribution", "double precision"))
-EXPLAINED = f"TABLE({', '.join(f'{name} {kind}' for name, kind in _COLUMNS)})"
+_EXPLAINED = f"TABLE({', '.join(f'{name} {kind}' for name, kind in _COLUMNS)})"
 
 
-def explained_forms(signature: Signature, tables: Sequence[RowType]) -> Iterator[Form]:
+def _explained_forms(signature: Signature, tables: Sequence[RowType]) -> Iterator[Form]:
     """Yield the forms of arguments that an explaining function has: a scalar per feature, a row."""
     yield from (form for form in forms(signature, tables) if form.kind != "array")
-
-
-def explained_names(form: Form) -> tuple[str, ...]:
-    """Return the names of the function's arguments and results, in PostgreSQL's order."""
-    return (*(_argument_names(form) or ("",)), *(name for name, _ in _COLUMNS))
 
 
 def _argument_names(form: Form) -> tuple[str, ...]:
@@ -99,7 +90,7 @@ def create_explanation(
     about = (
         f"{comment} What each feature contributes to {explanation.scale}; {BASE} is the base value. {explanation.said}"
     )
-    for form in explained_forms(functions.signature, tables):
+    for form in _explained_forms(functions.signature, tables):
         if form.kind == "scalar":
             body = sql.SQL("begin atomic {}; end").format(_explaining(functions, explanation))
         else:
@@ -112,31 +103,6 @@ def create_explanation(
             body = sql.SQL("as {}").format(sql.Literal(call.as_string()))
         volatility = "immutable" if form.immutable else "stable"
         _create(connection, functions, form, volatility, body, len(explanation.rows) + 1, about)
-
-
-def create_alias_explanation(
-    connection: Connection,
-    functions: FunctionSet,
-    explanation: Explanation,
-    *,
-    target: FunctionSet,
-    tables: Sequence[RowType],
-    comment: str,
-) -> None:
-    """Let an alias's explaining functions call the target's."""
-    called = sql.Identifier(target.schema, target.name + EXPLAIN)
-    about = (
-        f"{comment} What each feature contributes to {explanation.scale}; {BASE} is the base value. {explanation.said}"
-    )
-    for form in explained_forms(functions.signature, tables):
-        passed = sql.SQL(", ").join(sql.SQL("${}").format(sql.Literal(i + 1)) for i in range(form.arity))
-        call = sql.SQL("select * from {}({})").format(called, passed)
-        body = (
-            sql.SQL("begin atomic {}; end").format(call)
-            if form.kind == "scalar"
-            else sql.SQL("as {}").format(sql.Literal(call.as_string()))
-        )
-        _create(connection, functions, form, "stable", body, len(explanation.rows) + 1, about)
 
 
 def _create(
@@ -156,7 +122,7 @@ def _create(
     run(
         connection,
         sql.SQL("create or replace function {}({}) returns {} language sql {} parallel safe rows {} {}").format(
-            name, declared, sql.SQL(EXPLAINED), sql.SQL(volatility), sql.Literal(rows), body
+            name, declared, sql.SQL(_EXPLAINED), sql.SQL(volatility), sql.Literal(rows), body
         ),
     )
     signature = sql.SQL("{}({})").format(name, sql.SQL(form.types))

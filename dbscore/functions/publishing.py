@@ -10,14 +10,7 @@ from psycopg import sql
 from dbscore.database import run, scalar
 from dbscore.functions.batches import BATCH_FORMS, BatchForm, compiled_body, version_body
 from dbscore.functions.compiled import compiled_call
-from dbscore.functions.explanations import (
-    EXPLAIN,
-    EXPLAINED,
-    create_alias_explanation,
-    explained_forms,
-    explained_names,
-)
-from dbscore.functions.forms import ENGINE_SCHEMA, SUFFIXES, engine_call, forms, wrapped
+from dbscore.functions.forms import ENGINE_SCHEMA, engine_call, forms, wrapped
 from dbscore.signature import NullPolicy
 
 if TYPE_CHECKING:
@@ -25,13 +18,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from dbscore.compiler.contributions import Explanation
     from dbscore.compiler.program import Program
     from dbscore.functions.forms import Form, FunctionSet
     from dbscore.functions.rows import RowType
     from dbscore.signature import Signature
 
-__all__ = ["create_alias", "create_engine", "create_wrappers", "drop", "engine_names", "existing_names", "forget"]
+__all__ = ["create_engine", "create_wrappers", "drop", "engine_names", "existing_names", "forget"]
 
 
 def create_engine(connection: Connection, functions: FunctionSet, *, sha256: str) -> None:
@@ -80,60 +72,6 @@ def create_wrappers(
     _create_batch(connection, functions, polymorphic, "plpgsql", body, comment)
     for form_of_batch in others:
         _create_batch(connection, functions, form_of_batch, "sql", _batch_call(functions, form_of_batch), comment)
-
-
-def create_alias(
-    connection: Connection,
-    functions: FunctionSet,
-    *,
-    target: FunctionSet,
-    tables: Sequence[RowType],
-    comment: str,
-    explanation: Explanation | None = None,
-) -> None:
-    """Make an alias's functions call the target's, whatever they called before.
-
-    Functions whose arguments or result the target does not have are dropped, which PostgreSQL refuses while a
-    view or another function uses them.
-
-    Raises:
-        NameRefusedError: A name would be too long.
-    """
-    functions.names()
-    keep = _kept(functions, tables, explanation)
-    for oid, name, arguments, result, argument_names in _existing(connection, functions):
-        if keep.get((name, arguments)) != (result, argument_names):
-            _drop(connection, oid)
-    for suffix, result in functions.results():
-        for form in forms(functions.signature, tables):
-            passed = sql.SQL(", ").join(sql.SQL("${}").format(sql.Literal(i + 1)) for i in range(form.arity))
-            # an alias moves, so nothing may be stored that depends on it: the condition, always true, keeps
-            # PostgreSQL from taking the inlined body for immutable, and so from indexing it
-            call = sql.SQL("case when current_timestamp is not null then {}({}) end").format(
-                sql.Identifier(functions.schema, target.name + suffix), passed
-            )
-            _create(connection, functions, suffix, result, form, call, "stable", comment)
-    for batch in BATCH_FORMS:
-        _create_batch(connection, functions, batch, "sql", _batch_call(target, batch), comment)
-    if explanation is not None:
-        create_alias_explanation(connection, functions, explanation, target=target, tables=tables, comment=comment)
-
-
-def _kept(
-    functions: FunctionSet, tables: Sequence[RowType], explanation: Explanation | None
-) -> dict[tuple[str, str], tuple[str, tuple[str, ...]]]:
-    """Return the results and the names of the arguments of an alias's functions, by name and types of arguments."""
-    taken = list(forms(functions.signature, tables))
-    keep: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
-    for suffix, result in functions.results():
-        for form in taken:
-            keep[(functions.name + suffix, form.types)] = (result, form.names)
-    for batch in BATCH_FORMS:
-        named = (batch.result(functions.signature), batch.all_names(functions.signature))
-        keep[(functions.name + "_batch", batch.types)] = named
-    for form in explained_forms(functions.signature, tables) if explanation is not None else ():
-        keep[(functions.name + EXPLAIN, form.types)] = (EXPLAINED, explained_names(form))
-    return keep
 
 
 def _create(
@@ -210,23 +148,6 @@ def _about(suffix: str, signature: Signature) -> str:
 
 def _listed(values: Iterable[object]) -> str:
     return ", ".join(repr(v) for v in values)
-
-
-def _existing(connection: Connection, functions: FunctionSet) -> list[tuple[int, str, str, str, tuple[str, ...]]]:
-    """Return oid, name, argument types, result type and argument names of the functions there are now."""
-    rows = run(
-        connection,
-        r"""select p.oid, p.proname,
-                   array(select case when t.typtype = 'c'
-                                then format('"%%s"."%%s"', replace(n.nspname, '"', '""'), replace(t.typname, '"', '""'))
-                                else format_type(t.oid, null) end
-                         from unnest(p.proargtypes) with ordinality as a (oid, i)
-                         join pg_type t on t.oid = a.oid join pg_namespace n on n.oid = t.typnamespace order by i),
-                   pg_get_function_result(p.oid), coalesce(p.proargnames, '{}')
-            from pg_proc p where p.pronamespace = to_regnamespace(quote_ident(%s)) and p.proname = any (%s)""",
-        [functions.schema, [functions.name + suffix for suffix in SUFFIXES]],
-    ).fetchall()
-    return [(oid, name, ", ".join(types), result, tuple(names)) for oid, name, types, result, names in rows]
 
 
 def engine_names(name: str) -> list[str]:

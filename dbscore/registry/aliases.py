@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, insert, select
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import delete, insert
 
 from dbscore import functions, schema, tables
+from dbscore.database import run
 from dbscore.errors import InUseError, NotFoundError
-from dbscore.registry.grants import grant_all, grantees
 from dbscore.registry.lookup import CHAMPION, find, history, model_id, versions
 from dbscore.registry.naming import alias_functions, refuse_alias, refuse_collision
-from dbscore.registry.publishing import publish_alias, republish_version
+from dbscore.registry.publishing import republish_version
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -65,7 +64,7 @@ def rollback(connection: Connection, name: str, *, alias: str = CHAMPION, reason
 def _move(connection: Connection, name: str, number: int, *, alias: str, reason: str, action: str) -> Version:
     schema.become_owner(connection)
     refuse_alias(alias)
-    key = model_id(connection, name, lock=True)
+    model_id(connection, name, lock=True)
     version = find(connection, f"{name}:{number}")
     if version.status != "active":
         raise InUseError(f"{version.reference} is retired", remedy="Promote an active version, or deploy it again.")
@@ -73,30 +72,11 @@ def _move(connection: Connection, name: str, number: int, *, alias: str, reason:
     before = next((v.number for v in existing if alias in v.aliases), None)
     if before == number:
         return version
-    roles = grantees(connection, name)
     own = alias_functions(schema.models_schema(connection), version, alias)
     refuse_collision(connection, name, existing, own.names())
-    version_id = select(tables.version.c.version_id).where(
-        tables.version.c.model_id == key, tables.version.c.number == number
-    )
-    statement = postgresql.insert(tables.alias).values(
-        model_id=key, name=alias, version_id=version_id.scalar_subquery()
-    )
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["model_id", "name"], set_={"version_id": statement.excluded.version_id}
-        )
-    )
-    connection.execute(
-        insert(tables.alias_history).values(
-            model=name, alias=alias, action=action, from_number=before, to_number=number, reason=reason
-        )
-    )
     republish_version(connection, version)
-    publish_alias(connection, version, alias)
-    moved = find(connection, version.reference)
-    grant_all(connection, moved, roles)
-    return moved
+    run(connection, "select dbscore.move_alias(%s, %s, %s, %s, %s)", [name, number, alias, action, reason])
+    return find(connection, version.reference)
 
 
 def remove_alias(connection: Connection, name: str, alias: str, *, reason: str = "") -> None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select, update
 
 from dbscore import functions, schema, tables
-from dbscore.registry.explanations import explanation, publish_explanation
+from dbscore.database import run
+from dbscore.registry.explanations import publish_explanation
 from dbscore.registry.grants import grant_all, grantees
 from dbscore.registry.lookup import has_functions, program, versions
-from dbscore.registry.naming import alias_functions, function_sets, version_functions
+from dbscore.registry.naming import function_sets, version_functions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,17 +115,8 @@ def republish_version(connection: Connection, version: Version) -> None:
 
 def publish_alias(connection: Connection, version: Version, alias: str) -> None:
     """Make an alias's functions call the version's, whatever they called before."""
-    if not has_functions(connection, version):
-        return
-    models_schema = schema.models_schema(connection)
-    functions.create_alias(
-        connection,
-        alias_functions(models_schema, version, alias),
-        target=version_functions(models_schema, version),
-        tables=row_types_of(connection, version),
-        comment=_comment(version, f"{version.model} ({alias}) is version {version.number}"),
-        explanation=explanation(connection, version),
-    )
+    if has_functions(connection, version):
+        run(connection, "select dbscore.publish_alias(%s, %s, %s)", [version.model, version.number, alias])
 
 
 def row_types_of(connection: Connection, version: Version) -> list[RowType]:
@@ -167,4 +159,5 @@ def refresh(connection: Connection) -> int:
         grant_all(connection, version, roles[version.model])
     for role in sorted({role for found in roles.values() for role in found}):
         functions.grant_usage(connection, schema.models_schema(connection), role)
+    run(connection, "select dbscore.publish_experiments()")
     return len(active)

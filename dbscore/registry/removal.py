@@ -15,6 +15,8 @@ from dbscore.registry.lookup import REFERENCE, find, lock_artifact, model_id, ve
 from dbscore.registry.naming import version_functions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
     from dbscore.registry.records import Version
@@ -27,9 +29,10 @@ def retire(connection: Connection, reference: str) -> Version:
 
     Raises:
         NotFoundError: There is no such version.
-        InUseError: An alias stands for it, or a view or a generated column uses its functions.
+        InUseError: An alias stands for it, an experiment tests it, or a view or a generated column uses its functions.
     """
     version = _free(connection, reference, "retired")
+    _refuse_tested(connection, version, "retired", ("draft", "running", "paused"))
     if version.status == "active":
         _drop_functions(connection, version)
         connection.execute(update(tables.version).where(_is(connection, version)).values(status="retired"))
@@ -63,6 +66,7 @@ def drop(connection: Connection, reference: str, *, with_aliases: bool = False) 
             remove_alias(connection, name, alias, reason=f"{reference} dropped")
     for version in doomed:
         freed = _free(connection, version.reference, "dropped")
+        _refuse_tested(connection, freed, "dropped", ("draft", "running", "paused", "concluded"))
         if freed.status == "active":
             _drop_functions(connection, freed)
         connection.execute(delete(tables.version).where(_is(connection, freed)))
@@ -96,6 +100,24 @@ def _free(connection: Connection, reference: str, what: str) -> Version:
             remedy=f"Let it end, or cancel it: dbscore jobs cancel {running}.",
         )
     return version
+
+
+def _refuse_tested(connection: Connection, version: Version, what: str, statuses: Sequence[str]) -> None:
+    """Refuse to take a version away from an experiment."""
+    e, t, v = tables.experiment, tables.variant, tables.version
+    found = connection.execute(
+        select(e.c.name, e.c.status)
+        .select_from(t.join(e, e.c.experiment_id == t.c.experiment_id).join(v, v.c.version_id == t.c.version_id))
+        .where(_is(connection, version), e.c.status.in_(statuses))
+        .order_by(e.c.name)
+        .limit(1)
+    ).fetchone()
+    if found is not None:
+        action = "stop" if found.status in ("running", "paused") else "drop"
+        raise InUseError(
+            f"{version.reference} cannot be {what}: experiment {found.name} ({found.status}) tests it",
+            remedy=f"Let the experiment end first: dbscore experiment {action} {found.name}.",
+        )
 
 
 def _is(connection: Connection, version: Version) -> ColumnElement[bool]:

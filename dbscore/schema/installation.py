@@ -19,6 +19,7 @@ from dbscore.schema.source import (
     COMPILED_SCHEMA,
     ENGINE_SCHEMA,
     ENGINE_SCHEMA_SQL,
+    EXPERIMENTS_SCHEMA,
     SUPERUSER_FILES,
     alembic_config,
     functions_sha256,
@@ -202,7 +203,7 @@ def _is_superuser(connection: Connection) -> bool:
 
 def _refuse_taken(connection: Connection, models: str) -> None:
     """Refuse a schema's name that something else has; an empty schema may have been made for us."""
-    for schema in (tables.SCHEMA, models, COMPILED_SCHEMA):
+    for schema in (tables.SCHEMA, models, COMPILED_SCHEMA, EXPERIMENTS_SCHEMA):
         taken = scalar(
             connection,
             """select exists (select from pg_depend d join pg_namespace n on n.oid = d.refobjid
@@ -222,8 +223,9 @@ def _create_schemas(connection: Connection, models: str, *, superuser: bool, plp
     owners = dict(run(connection, query).fetchall())
     me = scalar(connection, "select current_user")
     owner = owners.get(tables.SCHEMA, me)
-    missing = [schema for schema in (tables.SCHEMA, models, COMPILED_SCHEMA) if schema not in owners]
-    for schema in (models, COMPILED_SCHEMA):
+    wanted = (tables.SCHEMA, models, COMPILED_SCHEMA, EXPERIMENTS_SCHEMA)
+    missing = [schema for schema in wanted if schema not in owners]
+    for schema in (models, COMPILED_SCHEMA, EXPERIMENTS_SCHEMA):
         if owners.get(schema, owner) != owner:
             choose = ", or choose another with --models-schema NAME" if schema == models else ""
             raise SchemaError(
@@ -347,7 +349,7 @@ def uninstall(connection: Connection, *, cascade: bool = False) -> None:
     if not cascade:
         _drop_pieces(connection, models)
     statement = sql.SQL("drop schema {} cascade" if cascade else "drop schema {} restrict")
-    for name in (models, COMPILED_SCHEMA, tables.SCHEMA, ENGINE_SCHEMA):
+    for name in (models, COMPILED_SCHEMA, EXPERIMENTS_SCHEMA, tables.SCHEMA, ENGINE_SCHEMA):
         # the engine's is a superuser's, who may drop it when the owner is gone
         query = "select pg_has_role(nspowner, 'usage') from pg_namespace where nspname = %s"
         if scalar(connection, query, [name]):
@@ -356,8 +358,12 @@ def uninstall(connection: Connection, *, cascade: bool = False) -> None:
 
 def _drop_pieces(connection: Connection, models: str) -> None:
     """Drop the functions, views and tables that are dbscore's, and nothing that depends on them."""
-    views = run(connection, "select viewname from pg_views where schemaname = 'dbscore'").fetchall()
-    relations = [sql.Identifier(tables.SCHEMA, name) for (name,) in views]
+    views = run(
+        connection,
+        """select schemaname, viewname from pg_views where schemaname = 'dbscore'
+           or (schemaname = 'experiments' and viewname in (select e.name || '_log' from dbscore.experiment e))""",
+    ).fetchall()
+    relations = [sql.Identifier(*names) for names in views]
     if relations:
         # views call functions, functions take tables' rows
         run(connection, sql.SQL("drop view {}").format(sql.SQL(", ").join(relations)))
@@ -366,6 +372,8 @@ def _drop_pieces(connection: Connection, models: str) -> None:
         connection,
         """select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace
            where pg_has_role(p.proowner, 'usage') and (n.nspname in ('dbscore', 'dbscore_engine', 'dbscore_compiled')
+              or (n.nspname = 'experiments' and exists (
+                  select from dbscore.experiment e where p.proname = any (dbscore.experiment_functions(e.name))))
               or (n.nspname = %s and exists (
                   select from dbscore.model m
                   where p.proname = m.name or p.proname like replace(m.name, '_', '\\_') || '\\_%%')))""",

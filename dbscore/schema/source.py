@@ -24,6 +24,7 @@ __all__ = [
     "COMPILED_SCHEMA",
     "ENGINE_SCHEMA",
     "ENGINE_SCHEMA_SQL",
+    "EXPERIMENTS_SCHEMA",
     "SUPERUSER_FILES",
     "alembic_config",
     "functions_sha256",
@@ -37,6 +38,8 @@ __all__ = [
 ENGINE_SCHEMA = "dbscore_engine"
 # what functions of compiled versions call, and nobody else
 COMPILED_SCHEMA = "dbscore_compiled"
+# the functions and the view of each experiment
+EXPERIMENTS_SCHEMA = "experiments"
 # what somebody else has put into it first would run with the superuser's rights
 ENGINE_SCHEMA_SQL = """do $do$
 begin
@@ -66,7 +69,7 @@ def printed_sql(part: str = "all", *, owner: str | None = None, models: str = "m
     if part in ("all", "superuser"):
         pieces += [
             f"create schema if not exists {sql.Identifier(schema).as_string()} authorization {quoted};"
-            for schema in (tables.SCHEMA, models, COMPILED_SCHEMA)
+            for schema in (tables.SCHEMA, models, COMPILED_SCHEMA, EXPERIMENTS_SCHEMA)
         ]
         if plpython:
             pieces.append(ENGINE_SCHEMA_SQL)

@@ -22,7 +22,7 @@ pytestmark = both_engines
 
 Connection = psycopg.Connection[Any]
 Roles = "Callable[[], str]"
-SCHEMAS = ("dbscore", "dbscore_engine", "models")
+SCHEMAS = ("dbscore", "dbscore_compiled", "dbscore_engine", "experiments", "models")
 
 
 def classifier(seed: int = 0) -> tuple[LogisticRegression, pd.DataFrame]:
