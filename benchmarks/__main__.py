@@ -10,22 +10,27 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmarks import compiled, connections, growth, memory, promotions, report, rows, tables, trips
+from benchmarks import compiled, connections, experiments, growth, memory, promotions, report, rows, tables, trips
 from benchmarks.bench import bench, say
 from benchmarks.workloads import CLASSIFIERS, MODELS, create_tables, deploy
 
-ARMS = ("tables", "growth", "compiled", "rows", "connections", "promotions", "memory")
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+ARMS = ("tables", "growth", "compiled", "experiments", "rows", "connections", "promotions", "memory")
 # what an arm measures unless --models says otherwise; all models a row at a time take over ten minutes
 BY_DEFAULT = {
     "tables": CLASSIFIERS,
     "growth": ("lr", "gbm"),
+    "experiments": ("lr", "gbm"),
     "rows": ("lr", "gbm"),
     "connections": ("lr", "forest"),
     "memory": ("lr", "mixed"),
 }
 # what an arm can measure
-POSSIBLE = {"tables": CLASSIFIERS, "growth": CLASSIFIERS, "rows": MODELS}
+POSSIBLE = {"tables": CLASSIFIERS, "growth": CLASSIFIERS, "experiments": CLASSIFIERS, "rows": MODELS}
 
 
 def main() -> int:
@@ -40,7 +45,10 @@ def main() -> int:
         say("making the tables and the models")
         create_tables(one, options.rows)
         chosen = {}
-        for engine, arms in (("auto", ("tables", "growth")), ("onnx", ("rows", "connections", "memory"))):
+        for engine, arms in (
+            ("auto", ("tables", "growth", "experiments")),
+            ("onnx", ("rows", "connections", "memory")),
+        ):
             asked = [arm for arm in arms if arm in options.arms]
             by_kind = {w.kind: w for w in deploy(one, {n for a in asked for n in models[a]}, engine=engine)}
             chosen |= {arm: [by_kind[name] for name in models[arm]] for arm in asked}
@@ -53,18 +61,19 @@ def main() -> int:
                 say(f"without the trips: there is no {options.trips}")
             measured += tables.measure(one, wanted, rounds=options.rounds)
             figures += tables.figures(measured)
-        if "growth" in options.arms:
-            figures += growth.measure(one, chosen["growth"], rows=options.rows, rounds=options.rounds)
-        if "compiled" in options.arms:
-            figures += compiled.measure(one, rows=options.rows, rounds=options.rounds)
-        if "connections" in options.arms:
-            figures += connections.measure(one, chosen["connections"], rounds=3 * options.rounds)
-        if "promotions" in options.arms:
-            figures += promotions.measure(one, rounds=10 * options.rounds)
-        if "rows" in options.arms:
-            figures += rows.measure(one, chosen["rows"], rows=options.rows, rounds=options.rounds)
-        if "memory" in options.arms:
-            figures += memory.measure(one, chosen["memory"], rows=options.rows)
+        size, rounds = {"rows": options.rows}, {"rounds": options.rounds}
+        measures: dict[str, Callable[[], Iterable[report.Figure]]] = {
+            "growth": lambda: growth.measure(one, chosen["growth"], **size, **rounds),
+            "compiled": lambda: compiled.measure(one, **size, **rounds),
+            "experiments": lambda: experiments.measure(one, chosen["experiments"], **size, **rounds),
+            "connections": lambda: connections.measure(one, chosen["connections"], rounds=3 * options.rounds),
+            "promotions": lambda: promotions.measure(one, rounds=10 * options.rounds),
+            "rows": lambda: rows.measure(one, chosen["rows"], **size, **rounds),
+            "memory": lambda: memory.measure(one, chosen["memory"], **size),
+        }
+        for arm, measure in measures.items():
+            if arm in options.arms:
+                figures += measure()
     text = "\n\n".join(
         part for part in (report.described(about), tables.markdown(measured), report.table(figures)) if part
     )

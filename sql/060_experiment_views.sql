@@ -87,47 +87,47 @@ return case when df > 0 then dbscore.upper_gamma(df / 2.0::float8, x / 2) end;
 
 -- --- sums by day ---
 
--- what was recorded in transactions from one number on, to before another: units that came, less those left out since
-create or replace function dbscore.exposure_changes(before text) returns text
+-- what was recorded in transactions from one number on, to before another: units that came, less those left out since. The
+-- rows of an experiment are taken by an index, which the planner would not see in a join: it would read the whole table
+create or replace function dbscore.exposure_changes(since text, before text) returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
 return format($query$
     select c.experiment_id, c.allocation_id, c.variant, c.day, sum(c.is_there - c.was_there)::bigint as units
-    from (
-        select a.experiment_id, a.allocation_id, a.variant, (a.assigned_at at time zone 'UTC')::date as day,
-            (a.left_out_xact is null or not a.left_out_xact < %1$s)::integer as is_there, 0 as was_there
-        from dbscore.experiment e join dbscore.assignment a on a.experiment_id = e.experiment_id
-        where a.xact >= coalesce(e.counted_xact, '0'::xid8) and a.xact < %1$s
+    from dbscore.experiment e cross join lateral (
+        select n.experiment_id, n.allocation_id, n.variant, (n.assigned_at at time zone 'UTC')::date as day,
+            (n.left_out_xact is null or not n.left_out_xact < %2$s)::integer as is_there, 0 as was_there
+        from (select a.* from dbscore.assignment a where a.experiment_id = e.experiment_id and a.xact >= %1$s and a.xact < %2$s offset 0) n
         union all
         select a.experiment_id, a.allocation_id, a.variant, (a.assigned_at at time zone 'UTC')::date, 0, 1
-        from dbscore.experiment e join dbscore.assignment a on a.experiment_id = e.experiment_id
-        where a.left_out_xact >= e.counted_xact and a.left_out_xact < %1$s and a.xact < e.counted_xact
+        from dbscore.assignment a
+        where a.experiment_id = e.experiment_id and a.left_out_xact >= %1$s and a.left_out_xact < %2$s and a.xact < %1$s
     ) c
     group by c.experiment_id, c.allocation_id, c.variant, c.day
-$query$, before);
+$query$, since, before);
 
--- the same for what came of units: a unit with something new is taken out as it was, and put in as it is
-create or replace function dbscore.metric_changes(before text) returns text
+-- the same for what came of units: a unit with something new is taken out as it was, and put in as it is. With the fence
+-- `offset 0` each unit's rows are looked up, which is right for few units; without it the planner decides
+create or replace function dbscore.metric_changes(since text, before text, fence text) returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
 return format($query$
     with touched as (
-        select m.metric_id, o.unit
-        from dbscore.experiment e join dbscore.metric m using (experiment_id) join dbscore.outcome o using (metric_id)
-        where o.xact >= coalesce(e.counted_xact, '0'::xid8) and o.xact < %1$s
+        select m.metric_id, n.unit
+        from dbscore.experiment e join dbscore.metric m using (experiment_id)
+        cross join lateral (select o.unit from dbscore.outcome o where o.metric_id = m.metric_id and o.xact >= %1$s and o.xact < %2$s offset 0) n
         union
         select m.metric_id, a.unit
         from dbscore.experiment e join dbscore.metric m using (experiment_id) join dbscore.assignment a on a.experiment_id = e.experiment_id
-        where a.left_out_xact >= e.counted_xact and a.left_out_xact < %1$s
+        where a.left_out_xact >= %1$s and a.left_out_xact < %2$s
     ), outcomes as (
         select m.metric_id, m.kind, a.allocation_id, coalesce(o.variant, a.variant) as variant, (a.assigned_at at time zone 'UTC')::date as day, o.unit,
-            a.xact < coalesce(e.counted_xact, '0'::xid8) and (a.left_out_xact is null or not a.left_out_xact < e.counted_xact)
-                and o.xact < coalesce(e.counted_xact, '0'::xid8) as was_there,
-            a.xact < %1$s and (a.left_out_xact is null or not a.left_out_xact < %1$s) and o.xact < %1$s as is_there,
+            a.xact < %1$s and (a.left_out_xact is null or not a.left_out_xact < %1$s) and o.xact < %1$s as was_there,
+            a.xact < %2$s and (a.left_out_xact is null or not a.left_out_xact < %2$s) and o.xact < %2$s as is_there,
             o.value, o.denominator
         from touched t join dbscore.metric m using (metric_id) join dbscore.experiment e on e.experiment_id = m.experiment_id
-        join dbscore.outcome o on o.metric_id = t.metric_id and o.unit = t.unit
-        join dbscore.assignment a on a.experiment_id = m.experiment_id and a.unit = t.unit
+        cross join lateral (select x.* from dbscore.outcome x where x.metric_id = t.metric_id and x.unit = t.unit %3$s) o
+        cross join lateral (select x.* from dbscore.assignment x where x.experiment_id = m.experiment_id and x.unit = t.unit %3$s) a
         where a.variant > 0 and o.occurred_at >= a.assigned_at and (m."window" is null or o.occurred_at < a.assigned_at + m."window")
     ), units as (
         select o.metric_id, o.allocation_id, o.variant, o.day, sign.sign,
@@ -145,7 +145,7 @@ return format($query$
         sum(u.sign * u.denominator * u.denominator) as denominator_squares, sum(u.sign * u.value * u.denominator) as products
     from units u
     group by u.metric_id, u.allocation_id, u.variant, u.day
-$query$, before);
+$query$, since, before, fence);
 
 do $block$
 begin
@@ -153,13 +153,13 @@ begin
     execute 'create or replace view dbscore.exposure_sums as'
         ' select s.experiment_id, s.allocation_id, s.variant, s.day, sum(s.units)::bigint as units'
         ' from (select d.experiment_id, d.allocation_id, d.variant, d.day, d.units from dbscore.exposure_day d union all select * from ('
-        || dbscore.exposure_changes('''18446744073709551615''::xid8') || ') c) s group by s.experiment_id, s.allocation_id, s.variant, s.day';
+        || dbscore.exposure_changes('coalesce(e.counted_xact, ''0''::xid8)', '''18446744073709551615''::xid8') || ') c) s group by s.experiment_id, s.allocation_id, s.variant, s.day';
     execute 'create or replace view dbscore.metric_sums as'
         ' select s.metric_id, s.allocation_id, s.variant, s.day, sum(s.units)::bigint as units, sum(s.total) as total, sum(s.squares) as squares,'
         ' sum(s.denominator_total) as denominator_total, sum(s.denominator_squares) as denominator_squares, sum(s.products) as products'
         ' from (select d.metric_id, d.allocation_id, d.variant, d.day, d.units, d.total, d.squares, d.denominator_total, d.denominator_squares, d.products'
         ' from dbscore.metric_day d union all select * from ('
-        || dbscore.metric_changes('''18446744073709551615''::xid8') || ') c) s group by s.metric_id, s.allocation_id, s.variant, s.day';
+        || dbscore.metric_changes('coalesce(e.counted_xact, ''0''::xid8)', '''18446744073709551615''::xid8', 'offset 0') || ') c) s group by s.metric_id, s.allocation_id, s.variant, s.day';
 end
 $block$;
 
@@ -182,6 +182,7 @@ as $function$
 declare
     found_experiment dbscore.experiment;
     complete xid8;
+    since text;
 begin
     perform dbscore.make_partitions();
     perform from dbscore.experiment e where e.name = refresh_experiment.name for update;
@@ -193,18 +194,21 @@ begin
         update dbscore.assignment a set xact = '3', left_out_xact = case when a.left_out_xact is not null then '3'::xid8 end where a.experiment_id = found_experiment.experiment_id;
         update dbscore.outcome o set xact = '3' from dbscore.metric m where m.experiment_id = found_experiment.experiment_id and o.metric_id = m.metric_id;
     end if;
+    since := format('%L::xid8', (select coalesce(e.counted_xact, '0') from dbscore.experiment e where e.experiment_id = found_experiment.experiment_id));
     execute format(
         'insert into dbscore.exposure_day as d (experiment_id, allocation_id, variant, day, units) select * from (%s) c where c.experiment_id = %s'
         ' on conflict (experiment_id, allocation_id, variant, day) do update set units = d.units + excluded.units',
-        dbscore.exposure_changes(format('%L::xid8', complete)), found_experiment.experiment_id);
+        dbscore.exposure_changes(since, format('%L::xid8', complete)), found_experiment.experiment_id);
     execute format(
         'insert into dbscore.metric_day as d (metric_id, allocation_id, variant, day, units, total, squares, denominator_total, denominator_squares, products)'
         ' select c.* from (%s) c join dbscore.metric m using (metric_id) where m.experiment_id = %s'
         ' on conflict (metric_id, allocation_id, variant, day) do update set units = d.units + excluded.units, total = d.total + excluded.total,'
         ' squares = d.squares + excluded.squares, denominator_total = d.denominator_total + excluded.denominator_total,'
         ' denominator_squares = d.denominator_squares + excluded.denominator_squares, products = d.products + excluded.products',
-        dbscore.metric_changes(format('%L::xid8', complete)), found_experiment.experiment_id);
+        dbscore.metric_changes(since, format('%L::xid8', complete), ''), found_experiment.experiment_id);
     update dbscore.experiment e set counted_xact = complete where e.experiment_id = found_experiment.experiment_id;
+    -- small tables that change seldom have no statistics by themselves, and plans for hundreds of experiments are slow for one
+    analyze dbscore.experiment, dbscore.variant, dbscore.allocation, dbscore.metric, dbscore.exposure_day, dbscore.metric_day;
 end
 $function$;
 
@@ -356,8 +360,8 @@ left join ratios r on r.experiment = c.experiment;
 comment on function dbscore.upper_gamma(double precision, double precision) is 'The regularised upper incomplete gamma function, for halves and whole numbers.';
 comment on function dbscore.normal_p(double precision) is 'The probability of a standard normal number further from 0 than z.';
 comment on function dbscore.chi_square_p(double precision, bigint) is 'The probability of a chi-square number above x.';
-comment on function dbscore.exposure_changes(text) is 'The query of units that came or were left out since they were counted.';
-comment on function dbscore.metric_changes(text) is 'The query of what outcomes change since they were counted.';
+comment on function dbscore.exposure_changes(text, text) is 'The query of units that came or were left out since they were counted.';
+comment on function dbscore.metric_changes(text, text, text) is 'The query of what outcomes change since they were counted.';
 comment on view dbscore.exposure_sums is 'Units by variant, allocation and day.';
 comment on view dbscore.metric_sums is 'Sums of outcomes by variant, allocation and day.';
 comment on function dbscore.count_anew(integer) is 'Forgets an experiment''s sums: they are made anew.';

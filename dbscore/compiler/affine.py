@@ -32,6 +32,7 @@ def weighted_sum(
     constants = [constant]
     for arg, weight in zip(args, weights, strict=True):
         inner, inner_constant = _terms(arg)
+        pool.count_terms(len(inner))
         for term, factor in inner.items():
             pieces.setdefault(term, []).append(weight * factor)
         constants.append(weight * inner_constant)

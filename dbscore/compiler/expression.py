@@ -23,6 +23,8 @@ FLOATS = ("float64", "float32")
 INTEGERS = ("int64", "int32")
 # several numbers as one constant
 ARRAY = "float64[]"
+# a model of more would take longer to compile, and to plan, than anybody waits
+MOST_EXPRESSIONS = 200_000
 # NaN is true of none of them
 COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     "lt": lambda a, b: a < b,
@@ -73,6 +75,7 @@ class Pool:
     """Where expressions are made: equal ones are one, and what is constant is computed."""
 
     _known: dict[Any, Expression] = field(default_factory=dict)
+    _terms: int = 0
 
     def make(
         self,
@@ -90,11 +93,23 @@ class Pool:
         key = (op, dtype, tuple(a.number for a in args), _hashable(value))
         found = self._known.get(key)
         if found is None:
+            if len(self._known) >= MOST_EXPRESSIONS:
+                raise NotImplementedError(f"more than {MOST_EXPRESSIONS:,} operations")
             nullable = any(a.is_nullable for a in args) if is_nullable is None else is_nullable
             found = self._known[key] = Expression(
                 op, dtype, args, value, is_nullable=nullable, low=low, high=high, number=len(self._known)
             )
         return found
+
+    def count_terms(self, terms: int) -> None:
+        """Count what sums are made of.
+
+        Raises:
+            NotImplementedError: It is more than a function should have, as in a large network.
+        """
+        self._terms += terms
+        if self._terms > MOST_EXPRESSIONS:
+            raise NotImplementedError(f"more than {MOST_EXPRESSIONS:,} weights")
 
     def __len__(self) -> int:
         """Return how many expressions there are."""

@@ -34,8 +34,6 @@ DTYPES = {
     SqlType.BIGINT_ARRAY: "int64",
     SqlType.BOOLEAN_ARRAY: "bool",
 }
-# more would be no SQL that anybody reads, plans or runs
-MOST_EXPRESSIONS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +150,6 @@ def run(
                 f"the operator {domain}.{node.op_type} is not compiled to SQL with {error}", remedy=_REMEDY
             ) from error
         tensors |= zip(node.output, made, strict=False)
-        if len(pool) > MOST_EXPRESSIONS:
-            raise CompilationError(
-                f"the graph has more than {MOST_EXPRESSIONS:,} computations for a row", remedy=_REMEDY
-            )
     return {name: tensor for name in wanted if (tensor := tensors[name]) is not None}, pool
 
 

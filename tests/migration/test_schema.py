@@ -69,6 +69,24 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(url: str) -> None:
     engine.dispose()
 
 
+def test_to_uninstall_takes_experiments_along_and_nothing_of_others(url: str, db: Connection) -> None:
+    model, frame = classifier()
+    with Client(url) as client:
+        for alias in (None, "challenger"):
+            client.deploy("tip", model, sample=frame, alias=alias)
+        db.execute("select dbscore.create_experiment('test', 'id', array['a=tip:1:50', 'b=tip@challenger:50'])")
+        db.execute("select dbscore.start_experiment('test')")
+        db.execute("create view mine as select * from experiments.test_log")
+        with pytest.raises(InUseError, match="mine"):
+            client.uninstall()
+        db.execute("drop view mine")
+        client.uninstall()
+    left = db.execute(
+        "select nspname from pg_namespace where nspname in ('dbscore', 'experiments', 'models')"
+    ).fetchall()
+    assert left == []
+
+
 def test_artifacts_are_stored_outside_the_row_and_uncompressed(db: Connection) -> None:
     row = db.execute(
         "select attstorage from pg_attribute where attrelid = 'dbscore.artifact'::regclass and attname = 'bytes'"

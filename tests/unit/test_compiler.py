@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -319,6 +321,28 @@ def test_a_model_of_a_hundred_features_is_refused_with_their_number() -> None:
 
 
 # --- what is merged ---
+
+
+def test_a_network_too_large_for_a_function_is_refused_in_seconds() -> None:
+    rng = np.random.default_rng(0)
+    sides = (10, 1_000, 2_000, 1)
+    weights = [rng.normal(size=shape).astype(np.float32) for shape in pairwise(sides)]
+    nodes = [
+        helper.make_node("MatMul", ["x" if i == 0 else f"h{i}", f"w{i}"], ["y0" if i == 2 else f"h{i + 1}"])
+        for i in range(3)
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 10])],
+        [helper.make_tensor_value_info("y0", TensorProto.FLOAT, [None, 1])],
+        [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)],
+    )
+    content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    began = time.perf_counter()
+    with pytest.raises(CompilationError, match=r"MatMul.*more than 200,000 weights"):
+        compile_model(content, signature(np.zeros((1, 10), np.float32)))
+    assert time.perf_counter() - began < 20
 
 
 def test_equal_expressions_are_one() -> None:
