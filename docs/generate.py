@@ -24,7 +24,7 @@ from sqlalchemy import make_url
 from typer.cli import get_docs_for_click
 
 import dbscore
-from dbscore import errors, jobs, registry, schema, tables
+from dbscore import errors, experiments, jobs, registry, schema, tables
 from dbscore.cli import app
 from dbscore.convert import Tolerance
 from dbscore.local import ensure_server
@@ -37,6 +37,12 @@ MADE = "<!-- Made by docs/generate.py from the code: change the code, then run `
 Connection = psycopg.Connection[Any]
 WIDEST = 90
 RECORDS = (registry.Version, registry.Model, registry.AliasMove, jobs.Job, jobs.Progress, schema.Status, Tolerance)
+# what is public of the package is what the reference describes; dbscore.Variant stands above
+EXPERIMENT_RECORDS = tuple(
+    thing
+    for thing in (getattr(experiments, name) for name in experiments.__all__)
+    if dataclasses.is_dataclass(thing) and thing is not experiments.Variant
+)
 
 
 def pages(connection: Connection) -> dict[str, str]:
@@ -76,7 +82,7 @@ def python_client() -> str:
         # once it was imported, the package dbscore.convert hides the function of the same name
         parts += described(getattr(thing, name) if inspect.ismodule(thing) else thing, f"dbscore.{name}")
     parts.append("## What the methods return and take")
-    for record in RECORDS:
+    for record in (*RECORDS, *EXPERIMENT_RECORDS):
         parts += described(record, record.__name__, level=3)
     return "\n\n".join(parts)
 
@@ -141,19 +147,25 @@ def sql_objects(connection: Connection) -> str:
     """Return what is in the schemas of an installation: functions, views, tables, with their comments."""
     parts = [SQL_INTRODUCTION, "## Functions of the schema `dbscore`"]
     parts += [called(connection, SCORING), JOBS_INTRODUCTION, called(connection, JOBS)]
+    parts += [EXPERIMENTS_INTRODUCTION, called(connection, EXPERIMENTS), UNITS, called(connection, OF_UNITS)]
     parts.append("## Views of the schema `dbscore`")
     for name, comment in rows(connection, RELATIONS, "v"):
-        columns = rows(connection, COLUMNS, name)
-        parts.append(f"### `dbscore.{name}`\n\n{comment}\n\n" + table(["column", "type"], [c[:2] for c in columns]))
+        if name in INTERNAL:
+            continue
+        columns = [(*c[:2], c[4]) for c in rows(connection, COLUMNS, name)]
+        # views that say what their columns are say it of each
+        width = 3 if any(c[2] for c in columns) else 2
+        head = ["column", "type", "what it is"][:width]
+        parts.append(f"### `dbscore.{name}`\n\n{comment}\n\n" + table(head, [c[:width] for c in columns]))
     parts.append(
         "## Tables of the schema `dbscore`\n\nOnly the owner of the schema reads and writes them; but for `job` and"
         " `chunk`, of which each role that may score has the rows of its own jobs. Change them through the client or"
         " the command line, which keep the functions in step."
     )
-    for name, comment in rows(connection, RELATIONS, "r"):
+    for name, comment in rows(connection, RELATIONS, "rp"):
         if name not in {t.name for t in tables.metadata.tables.values()}:
             continue
-        columns = rows(connection, COLUMNS, name)
+        columns = [c[:4] for c in rows(connection, COLUMNS, name)]
         parts.append(f"### `dbscore.{name}`\n\n{comment}\n\n" + table(["column", "type", "NULL", "default"], columns))
     parts.append(SQL_ENGINE)
     parts.append(table(["function", "returns", "what it does"], rows(connection, FUNCTIONS, "dbscore_engine")))
@@ -162,16 +174,20 @@ def sql_objects(connection: Connection) -> str:
 
 def called(connection: Connection, names: tuple[str, ...]) -> str:
     """Return a table of functions and procedures that users call, in this order; the schema has helpers besides."""
-    found = {row[0].partition("(")[0].strip("`"): row for row in rows(connection, FUNCTIONS, "dbscore")}
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for row in rows(connection, FUNCTIONS, "dbscore"):
+        found.setdefault(row[0].partition("(")[0].strip("`"), []).append(row)
     if missing := set(names) - found.keys():
         raise SystemExit(f"the schema dbscore has no {', '.join(sorted(missing))}")
-    body = [(optional(found[name][0]), *found[name][1:]) for name in names]
+    body = [(optional(form[0]), *form[1:]) for name in names for form in found[name]]
     return table(["function", "returns", "what it does"], body)
 
 
 def optional(arguments: str) -> str:
     """Return arguments with their defaults as short as `= NULL`."""
-    return re.sub(r" DEFAULT ('\w*'|\w+(\.\w+)?(\('\w+'::text\))?)(::[\w \[\]]+?)?(?=[,)])", r" = \1", arguments)
+    return re.sub(
+        r" DEFAULT ('\w*'|now\(\)|\w+(\.\w+)?(\('\w+'::text\))?)(::[\w \[\]]+?)?(?=[,)])", r" = \1", arguments
+    )
 
 
 # what users call; what only workers and other functions call is described in sql/
@@ -181,6 +197,37 @@ JOBS_INTRODUCTION = """### Jobs
 
 What the command line does with [jobs](../how-to/score-whole-tables.md), for those who have SQL only. The procedures
 commit: `call` each as a statement by itself, outside of a transaction."""
+
+EXPERIMENTS = (
+    "create_experiment", "start_experiment", "pause_experiment", "ramp_experiment", "stop_experiment",
+    "conclude_experiment", "drop_experiment", "grant_experiment", "revoke_experiment", "create_metric", "drop_metric",
+    "force_assignment", "collect_outcomes", "refresh_experiment", "refresh_experiments", "make_partitions",
+    "unit_values", "audit_experiment", "promote",
+)  # fmt: skip
+OF_UNITS = (
+    "assign", "run_experiment", "record_assignment", "record_outcome", "bucket", "layer_bucket", "boundaries",
+    "variant_at",
+)  # fmt: skip
+# what the views of experiments are made of
+INTERNAL = ("variant_details", "exposure_sums", "metric_sums")
+EXPERIMENTS_INTRODUCTION = """### Experiments
+
+What the owner of the schema, or a member of that role, does with [experiments](../how-to/run-an-experiment.md)."""
+UNITS = """What a role that was granted an experiment may call too. They are for all experiments. Each has functions of
+its own in the schema `experiments`, here those of an experiment `tip_test` whose units are customers:
+
+| function or view | what it does |
+|---|---|
+| `experiments.tip_test(customer_id, ..., request_id)` | assigns the unit, predicts for it, records both |
+| `experiments.tip_test(row, request_id)` | the same for a row of a table that the model was deployed with |
+| `experiments.tip_test_assign(customer_id)` | the variant that the unit has, or would get; writes nothing |
+| `experiments.tip_test_variant(customer_id)` | the variant that a new unit gets now; looks at no table |
+| `experiments.tip_test_exposure(unit, variant, at)` | what `dbscore.record_assignment` calls |
+| `experiments.tip_test_outcome(...)` | what `dbscore.record_outcome` calls |
+| `experiments.tip_test_rows(...)` | what `dbscore.run_experiment` calls |
+| `experiments.tip_test_log` | a view: a row for each prediction, in the model's own type |
+
+The unit is a text or a `bigint`. `_variant` is `immutable`, and made anew when the weights change: do not index it."""
 
 
 SQL_INTRODUCTION = """# SQL: functions, views, tables
@@ -229,13 +276,14 @@ order by p.proname, pg_get_function_identity_arguments(p.oid)"""
 
 RELATIONS = """
 select c.relname, obj_description(c.oid, 'pg_class')
-from pg_class c where c.relnamespace = 'dbscore'::regnamespace and c.relkind = %s order by c.relname"""
+from pg_class c where c.relnamespace = 'dbscore'::regnamespace and strpos(%s, c.relkind::text) > 0 order by c.relname"""
 
 COLUMNS = """
 select '`' || a.attname || '`', '`' || format_type(a.atttypid, a.atttypmod) || '`',
        case when a.attnotnull then '' else 'may be' end,
        case when a.attidentity <> '' then '`generated as identity`' when d.adbin is null then ''
-            else '`' || pg_get_expr(d.adbin, d.adrelid) || '`' end
+            else '`' || pg_get_expr(d.adbin, d.adrelid) || '`' end,
+       col_description(a.attrelid, a.attnum)
 from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
 where a.attrelid = ('dbscore.' || quote_ident(%s))::regclass and a.attnum > 0 and not a.attisdropped
 order by a.attnum"""

@@ -1,7 +1,8 @@
 """The command line: `dbscore`.
 
 Data goes to stdout, progress and errors to stderr. Exit codes: 0 done, 1 refused, failed or cancelled, 2 wrong usage,
-3 done with rows set aside (`score`, `jobs resume`, `jobs retry`), or the server does not run (`server status`).
+3 done with rows set aside (`score`, `jobs resume`, `jobs retry`), the server does not run (`server status`), recorded
+assignments differ (`experiment audit`), or p-values are not uniform (`experiment aa`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 
 import typer
 
-from dbscore.cli import demo, experiments, jobs, models, outcomes, schema, server, specialise
+from dbscore.cli import analysis, demo, experiments, jobs, models, outcomes, schema, server, specialise
 from dbscore.cli.common import notify
 from dbscore.errors import DbscoreError
 
@@ -24,7 +25,7 @@ app = typer.Typer(
 )
 for part in (schema.commands, models.commands, specialise.commands, jobs.commands, demo.commands):
     app.registered_commands += part.registered_commands
-experiments.app.registered_commands += outcomes.commands.registered_commands
+experiments.app.registered_commands += outcomes.commands.registered_commands + analysis.commands.registered_commands
 app.add_typer(jobs.app)
 app.add_typer(experiments.app)
 app.add_typer(server.app)

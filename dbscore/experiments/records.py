@@ -20,6 +20,7 @@ __all__ = [
     "Role",
     "Scheme",
     "Variant",
+    "as_json",
     "percentage",
 ]
 
@@ -77,7 +78,7 @@ class Allocation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the allocation as JSON values."""
-        return _json(self)
+        return as_json(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +113,7 @@ class Metric:
 
     def to_json(self) -> dict[str, Any]:
         """Return the metric as JSON values."""
-        return _json(self)
+        return as_json(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +170,7 @@ class Experiment:
 
     def to_json(self) -> dict[str, Any]:
         """Return the experiment as JSON values."""
-        return _json(self)
+        return as_json(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +207,7 @@ class MetricSummary:
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON values."""
-        return _json(self)
+        return as_json(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,7 +260,7 @@ class MetricResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values."""
-        return _json(self)
+        return as_json(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,7 +276,7 @@ class ExperimentEvent:
 
     def to_json(self) -> dict[str, Any]:
         """Return the line as JSON values."""
-        return _json(self)
+        return as_json(self)
 
 
 def percentage(number: float) -> str:
@@ -283,7 +284,8 @@ def percentage(number: float) -> str:
     return format(Decimal(str(number)), "f")
 
 
-def _json(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any of the records
+def as_json(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any of the records
+    """Return a record as JSON values; times as ISO 8601."""
     return {name: _plain(value) for name, value in asdict(record).items()}
 
 
