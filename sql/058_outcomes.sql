@@ -234,7 +234,7 @@ end
 $function$;
 
 create or replace function dbscore.record_outcome(
-    experiment text, unit text, metric text, value double precision, at timestamptz default now(), denominator double precision default null
+    experiment text, unit text, metric text, value double precision, at timestamptz default clock_timestamp(), denominator double precision default null
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -244,7 +244,7 @@ begin
 end
 $function$;
 
-create or replace function dbscore.record_outcome(experiment text, unit text, metric text, value text, at timestamptz default now(), denominator double precision default null)
+create or replace function dbscore.record_outcome(experiment text, unit text, metric text, value text, at timestamptz default clock_timestamp(), denominator double precision default null)
 returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

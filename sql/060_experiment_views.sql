@@ -230,7 +230,8 @@ $function$;
 
 create or replace view dbscore.experiment_assignments with (security_barrier) as
 select e.experiment, a.unit, case a.variant when 0 then 'holdout' else v.name end as variant, l.number as allocation,
-    dbscore.propensity(a.variant, l.weights, (e.holdout * 10000)::integer) as propensity, a.assigned_at,
+    case when e.mode = 'shadow' or a.forced_by is not null then 1 else dbscore.propensity(a.variant, l.weights, (e.holdout * 10000)::integer) end as propensity,
+    a.assigned_at,
     f.name as forced_variant, a.forced_by,
     case when a.forced_by is not null then 'forced' when a.left_out_xact is not null then 'seen in two variants' when a.variant = 0 then 'held out' end as left_out
 from dbscore.experiments e
@@ -334,7 +335,8 @@ with arms as (
 ), ratios as (
     select r.experiment, sum(r.chi_square) as chi_square, sum(r.df)::bigint as df
     from (
-        select x.experiment, x.allocation, sum(power(x.units - x.expected, 2) / nullif(x.expected, 0)) as chi_square, count(*) filter (where x.expected > 0) - 1 as df
+        select x.experiment, x.allocation, sum(case when x.expected > 0 then power(x.units - x.expected, 2) / x.expected when x.units > 0 then 'Infinity' else 0 end) as chi_square,
+            greatest(0, count(*) filter (where x.expected > 0) - 1) as df
         from (
             select e.name as experiment, l.number as allocation, coalesce(s.units, 0) as units,
                 l.weights[v.number] / 1e4::float8 * sum(coalesce(s.units, 0)) over (partition by l.allocation_id) as expected

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-# what is the same for all models: the fixed routines, and those of the frame lane that no version has for itself; what
-# acts as the owner is granted by itself
+# what is the same for all models: the fixed routines, of those that act as the owner only what a job asks; and those of
+# the frame lane that no version has for itself
 SHARED_ROUTINES = """
     select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-    where n.nspname = 'dbscore' and not p.prosecdef or (n.nspname = 'dbscore_engine' and p.proname = any (%s))"""
+    where n.nspname = 'dbscore' and (not p.prosecdef or p.proname = 'jobs_into')
+       or (n.nspname = 'dbscore_engine' and p.proname = any (%s))"""
 _ENGINE_ROUTINES = (
     "bigints",
     "booleans",

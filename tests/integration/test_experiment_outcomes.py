@@ -358,6 +358,26 @@ def test_a_sample_ratio_that_fails_is_told(drafted: Connection) -> None:
     assert one(drafted, "select bool_and(sample_ratio_suspicious) from dbscore.experiment_results")
 
 
+def test_a_period_without_units_leaves_the_sample_ratio_as_it_is(drafted: Connection) -> None:
+    counted(drafted, {"control": (50_421, 0, 0), "treatment": (49_579, 0, 0)})
+    drafted.execute("select dbscore.ramp_experiment('test', array['control=0', 'treatment=100'])")
+    (row,) = [r for r in rows_of(drafted, "select * from dbscore.experiment_results") if r["metric"] == "paid"]
+    assert row["sample_ratio_p"] == pytest.approx(0.0077530820, abs=1e-9)
+    # units in a variant that gets none
+    counted(drafted, {"control": (5, 0, 0), "treatment": (900, 0, 0)}, allocation=2)
+    (row,) = [r for r in rows_of(drafted, "select * from dbscore.experiment_results") if r["metric"] == "paid"]
+    assert (row["sample_ratio_p"], row["sample_ratio_suspicious"]) == (0, True)
+
+
+def test_an_outcome_in_the_transaction_of_the_prediction_counts(client: Client, db: Connection) -> None:
+    experiment(client, db)
+    metric(db, "paid", "mean")
+    with db.transaction():
+        db.execute("select * from experiments.test('new', 0.1::float8, 0.1::float8)")
+        db.execute("select dbscore.record_outcome('test', 'new', 'paid', 2)")
+    assert one(db, "select sum(total) from dbscore.experiment_daily") == 2
+
+
 def test_periods_of_other_weights_are_compared_apart(drafted: Connection) -> None:
     drafted.execute("select dbscore.ramp_experiment('test', array['control=10', 'treatment=90'])")
     periods = [((900, 90, 90), (900, 99, 99)), ((200, 60, 60), (1800, 560, 560))]
