@@ -97,7 +97,9 @@ def described(thing: Any, name: str, *, level: int = 2) -> Iterator[str]:  # noq
     elif not (inspect.isclass(thing) and issubclass(thing, Exception)):
         yield python(f"{short}{signature(thing)}")
     yield prose(inspect.getdoc(thing) or "")
-    for key, member in vars(thing).items() if inspect.isclass(thing) and not fields else ():
+    # Experiments is put together from classes that have its methods
+    classes = (thing, *thing.__bases__) if inspect.isclass(thing) and not fields else ()
+    for key, member in (item for one in classes for item in vars(one).items()):
         if not key.startswith("_") and inspect.isfunction(member):
             yield f"{'#' * (level + 1)} `{short}.{key}`"
             yield python(f"{key}{signature(member)}")

@@ -225,7 +225,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $function$
 begin
-    if to_regprocedure(format('experiments.%I(text, text, double precision, timestamptz, double precision, text)', experiment || '_outcome')) is null then
+    if experiment is null or to_regprocedure(format('experiments.%I(text, text, double precision, timestamptz, double precision, text)', experiment || '_outcome')) is null then
         raise exception 'there is no experiment %', quote_nullable(experiment)
         using errcode = 'ML001', hint = 'select experiment from dbscore.experiments shows those there are.';
     end if;

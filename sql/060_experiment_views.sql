@@ -1,7 +1,7 @@
 -- sql/060_experiment_views.sql: experiments for analysts: what was assigned, predicted, came of it, and which variant is better.
 --
 -- Replayed  whole, on every install and upgrade: create or replace only, no tables, no data
--- Needs     sql/056_publishing.sql, sql/058_outcomes.sql
+-- Needs     migrations/0006, sql/056_publishing.sql, sql/058_outcomes.sql
 --
 -- A role sees the experiments that it may use; members of the owner see all.
 --
@@ -233,7 +233,8 @@ select e.experiment, a.unit, case a.variant when 0 then 'holdout' else v.name en
     case when e.mode = 'shadow' or a.forced_by is not null then 1 else dbscore.propensity(a.variant, l.weights, (e.holdout * 10000)::integer) end as propensity,
     a.assigned_at,
     f.name as forced_variant, a.forced_by,
-    case when a.forced_by is not null then 'forced' when a.left_out_xact is not null then 'seen in two variants' when a.variant = 0 then 'held out' end as left_out
+    case when a.forced_by is not null then 'forced' when a.left_out_xact is not null then 'seen in two variants' when a.variant = 0 then 'held out' end as left_out,
+    a.by_application
 from dbscore.experiments e
 join dbscore.assignment a using (experiment_id)
 join dbscore.allocation l using (allocation_id)
@@ -375,85 +376,3 @@ comment on view dbscore.experiment_outcomes is 'What came of each unit, and whet
 comment on view dbscore.experiment_daily is 'Units and outcomes by the day, in UTC, on which the units were assigned.';
 comment on view dbscore.experiment_summary is 'n, sum, sum of squares, mean and variance of each variant, by metric and allocation.';
 comment on view dbscore.experiment_results is 'Each variant beside the control: difference, lift, interval, p, and the sample-ratio check.';
-
-comment on column dbscore.experiment_assignments.experiment is 'The experiment.';
-comment on column dbscore.experiment_assignments.unit is 'What is assigned, as a text.';
-comment on column dbscore.experiment_assignments.variant is 'The variant that it got first, or holdout.';
-comment on column dbscore.experiment_assignments.allocation is 'The number of the period of weights in which it was assigned.';
-comment on column dbscore.experiment_assignments.propensity is 'The probability that the weights gave it to get this variant, holdout included.';
-comment on column dbscore.experiment_assignments.assigned_at is 'When it was assigned: outcomes count from then on.';
-comment on column dbscore.experiment_assignments.forced_variant is 'The variant that dbscore.force_assignment gave it; it is used instead.';
-comment on column dbscore.experiment_assignments.forced_by is 'Who forced it.';
-comment on column dbscore.experiment_assignments.left_out is 'Why the analysis leaves it out: forced, seen in two variants, held out; NULL where it counts.';
-comment on column dbscore.experiment_predictions.experiment is 'The experiment.';
-comment on column dbscore.experiment_predictions.unit is 'The unit, as a text.';
-comment on column dbscore.experiment_predictions.variant is 'The variant whose version predicted; holdout: the control''s version, for a unit that is held out.';
-comment on column dbscore.experiment_predictions.version is 'The version that predicted, such as churn:3.';
-comment on column dbscore.experiment_predictions.engine is 'What computed the prediction: onnx or sql.';
-comment on column dbscore.experiment_predictions.is_served is 'Whether it was the answer; in shadow mode one prediction of each question is.';
-comment on column dbscore.experiment_predictions.prediction is 'The number that was predicted, of a boolean 0 or 1; NULL where it is a text.';
-comment on column dbscore.experiment_predictions.label is 'The class that was predicted, where it is a text.';
-comment on column dbscore.experiment_predictions.probabilities is 'Of classifiers that give them: one probability per class, in the order of the classes.';
-comment on column dbscore.experiment_predictions.propensity is 'The probability that the unit had to get its variant; 1 in shadow mode and where it was forced.';
-comment on column dbscore.experiment_predictions.request_id is 'The id of the question, where it had one.';
-comment on column dbscore.experiment_predictions.features is 'The features by name, where the experiment records them.';
-comment on column dbscore.experiment_predictions.predicted_at is 'When it was asked.';
-comment on column dbscore.experiment_outcomes.experiment is 'The experiment.';
-comment on column dbscore.experiment_outcomes.metric is 'The metric.';
-comment on column dbscore.experiment_outcomes.unit is 'The unit, as a text.';
-comment on column dbscore.experiment_outcomes.variant is 'The unit''s variant, in shadow mode the version''s; NULL of a unit that is held out.';
-comment on column dbscore.experiment_outcomes.value is 'The number that was recorded; where the outcome is the truth, how far the prediction was from it: rmse has the squared error, auc the truth as 0 or 1.';
-comment on column dbscore.experiment_outcomes.denominator is 'Of a ratio; NULL of other metrics.';
-comment on column dbscore.experiment_outcomes.label is 'The truth, as it was recorded; NULL of metrics that compare with none.';
-comment on column dbscore.experiment_outcomes.predicted is 'The number that the truth was compared with: a prediction or a probability.';
-comment on column dbscore.experiment_outcomes.occurred_at is 'When it came.';
-comment on column dbscore.experiment_outcomes.recorded_at is 'When it was recorded.';
-comment on column dbscore.experiment_outcomes.recorded_by is 'Who recorded it.';
-comment on column dbscore.experiment_outcomes.counts is 'Whether the analysis takes it.';
-comment on column dbscore.experiment_outcomes.reason is 'Why not: never exposed, forced, seen in two variants, held out, before the exposure, after the window.';
-comment on column dbscore.experiment_daily.experiment is 'The experiment.';
-comment on column dbscore.experiment_daily.metric is 'The metric; NULL where the experiment has none.';
-comment on column dbscore.experiment_daily.variant is 'The variant, or holdout.';
-comment on column dbscore.experiment_daily.allocation is 'The number of the period of weights.';
-comment on column dbscore.experiment_daily.day is 'The day on which the units were assigned, in UTC.';
-comment on column dbscore.experiment_daily.assigned is 'Units assigned on that day, without those that are left out; in shadow mode all are the control''s.';
-comment on column dbscore.experiment_daily.units is 'Those of them with an outcome that counts.';
-comment on column dbscore.experiment_daily.total is 'The sum of the units'' values.';
-comment on column dbscore.experiment_daily.squares is 'The sum of the squares of the units'' values.';
-comment on column dbscore.experiment_daily.denominator_total is 'Of a ratio: the sum of the units'' denominators.';
-comment on column dbscore.experiment_daily.denominator_squares is 'Of a ratio: the sum of the squares of the units'' denominators.';
-comment on column dbscore.experiment_daily.products is 'Of a ratio: the sum of value times denominator, unit by unit.';
-comment on column dbscore.experiment_summary.experiment is 'The experiment.';
-comment on column dbscore.experiment_summary.metric is 'The metric.';
-comment on column dbscore.experiment_summary.kind is 'The metric''s kind.';
-comment on column dbscore.experiment_summary.variant is 'The variant, or holdout.';
-comment on column dbscore.experiment_summary.allocation is 'The number of the period of weights in which the units were assigned.';
-comment on column dbscore.experiment_summary.n is 'Units that count; where outcomes are the truth, those whose truth is known.';
-comment on column dbscore.experiment_summary.sum is 'The sum of the units'' values; a unit without an outcome has 0.';
-comment on column dbscore.experiment_summary.sum_of_squares is 'The sum of the squares of the units'' values.';
-comment on column dbscore.experiment_summary.mean is 'The sum over n; of a ratio over the sum of denominators; of rmse that of squared errors, whose root is the error.';
-comment on column dbscore.experiment_summary.variance is 'Of a unit''s value, n - 1 in the denominator; of a ratio by the delta method; NULL below two units.';
-comment on column dbscore.experiment_summary.denominator_sum is 'Of a ratio: the sum of the units'' denominators.';
-comment on column dbscore.experiment_summary.denominator_sum_of_squares is 'Of a ratio: the sum of the squares of the units'' denominators.';
-comment on column dbscore.experiment_summary.sum_of_products is 'Of a ratio: the sum of value times denominator, unit by unit.';
-comment on column dbscore.experiment_results.experiment is 'The experiment.';
-comment on column dbscore.experiment_results.metric is 'The metric.';
-comment on column dbscore.experiment_results.kind is 'The metric''s kind.';
-comment on column dbscore.experiment_results.direction is 'Which is better: higher or lower.';
-comment on column dbscore.experiment_results.role is 'goal or guardrail.';
-comment on column dbscore.experiment_results.variant is 'The variant that is compared with the control.';
-comment on column dbscore.experiment_results.control_n is 'Units of the control that count.';
-comment on column dbscore.experiment_results.n is 'Units of the variant that count.';
-comment on column dbscore.experiment_results.control_mean is 'The control''s mean, averaged over the allocations by their units.';
-comment on column dbscore.experiment_results.mean is 'The variant''s mean, averaged in the same way.';
-comment on column dbscore.experiment_results.difference is 'The variant''s mean less the control''s.';
-comment on column dbscore.experiment_results.lift is 'The difference as a share of the control''s mean; NULL where that is 0.';
-comment on column dbscore.experiment_results.standard_error is 'Of the difference, from the variance of each variant.';
-comment on column dbscore.experiment_results.lower is 'The lower end of the difference''s 95 percent interval.';
-comment on column dbscore.experiment_results.upper is 'The upper end of it.';
-comment on column dbscore.experiment_results.z is 'The difference in standard errors; of conversions by the pooled share.';
-comment on column dbscore.experiment_results.p is 'The probability of a standard normal number further from 0 than z.';
-comment on column dbscore.experiment_results.allocations is 'How many periods of weights were compared.';
-comment on column dbscore.experiment_results.sample_ratio_chi_square is 'How far the numbers of units are from the weights; NULL in shadow mode.';
-comment on column dbscore.experiment_results.sample_ratio_p is 'The probability of a larger one.';
-comment on column dbscore.experiment_results.sample_ratio_suspicious is 'Whether that is below 0.001: something loses units, and the differences mean little.';

@@ -1,7 +1,7 @@
 -- sql/062_analysis.sql: what the analysis of experiments reads unit by unit: for members of the owner.
 --
 -- Replayed  whole, on every install and upgrade: create or replace only, no tables, no data
--- Needs     sql/054_exposure.sql, sql/058_outcomes.sql
+-- Needs     migrations/0006, sql/054_exposure.sql, sql/058_outcomes.sql
 --
 -- dbscore.unit_values(experiment, metric)   one row per unit that counts, in shadow mode one per unit and variant
 --   unit, variant, allocation   the numbers of the variant, from 1, and of the period in which the unit was assigned
@@ -10,19 +10,23 @@
 --   denominator  of a ratio; 0 without an outcome, and of other metrics
 --   predicted    of a metric of quality: the number that the last truth was compared with
 --   is_right     in shadow mode, of classifiers: whether the predicted class was the last truth
+--   assigned_at  when the unit was assigned
 --   errors       ML001 no such experiment or metric
 -- dbscore.audit_experiment(name)   recorded assignments that are not what the allocation, layer, holdout, scheme and salt make of
 --                                  them; forced ones are not looked at
 --   recorded, expected  names of variants, or holdout; expected is NULL where the unit is in another part of the layer
---   has_predictions     false: nothing was predicted here, so that an application has recorded the assignment
+--   by_application      an application has recorded the assignment, and may have drawn it otherwise; else the experiment itself
 --   errors              ML001 no such experiment
 
 create or replace function dbscore.unit_values(experiment text, metric text)
 returns table (
-    unit text, variant integer, allocation integer, value double precision, denominator double precision, predicted double precision, is_right boolean
+    unit text, variant integer, allocation integer, value double precision, denominator double precision, predicted double precision, is_right boolean,
+    assigned_at timestamptz
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+-- all units are read: where nothing is known of the tables yet, the planner would look up each one in all the others
+set enable_nestloop = off
 as $function$
 #variable_conflict use_column
 declare
@@ -56,14 +60,15 @@ begin
                     when o.label ~ '^-?[0-9]+[.]?[0-9]*$' then o.label::float8 end end
             from dbscore.prediction p
             where p.experiment_id = e.experiment_id and p.unit = u.unit and p.variant = o.variant and p.predicted_at <= o.occurred_at
-            order by p.predicted_at desc limit 1) end
+            order by p.predicted_at desc limit 1) end,
+        u.assigned_at
     from units u left join outcomes o using (unit)
     where o.unit is not null or m.kind in ('conversion', 'mean', 'count', 'ratio');
 end
 $function$;
 
 create or replace function dbscore.audit_experiment(name text)
-returns table (unit text, recorded text, expected text, allocation integer, assigned_at timestamptz, has_predictions boolean)
+returns table (unit text, recorded text, expected text, allocation integer, assigned_at timestamptz, by_application boolean)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $function$
@@ -73,11 +78,10 @@ declare
 begin
     return query
     select d.unit, case d.variant when 0 then 'holdout' else coalesce(r.name, d.variant::text) end, case d.drawn when 0 then 'holdout' else x.name end,
-        d.number, d.assigned_at,
-        exists (select from dbscore.prediction p where p.experiment_id = e.experiment_id and p.unit = d.unit)
+        d.number, d.assigned_at, d.by_application
     from (
         -- dbscore.drawn_variant() written out, so that it becomes part of the query: a call for each row takes five times as long
-        select a.unit, a.variant, l.number, a.assigned_at,
+        select a.unit, a.variant, l.number, a.assigned_at, a.by_application,
             case when e.layer is not null and dbscore.layer_bucket(e.scheme, e.layer, a.unit) not between e.layer_from and e.layer_to - 1 then null
                 when dbscore.is_held_out(e.scheme, e.salt, a.unit, e.holdout) then 0
                 else dbscore.variant_at(l.boundaries, dbscore.bucket(e.scheme, e.salt, a.unit)) end as drawn

@@ -167,7 +167,7 @@ def audit(name: Name, *, url: Url = None, as_json: AsJson = False) -> None:
                         one.expected or "in another part of the layer",
                         one.allocation,
                         one.assigned_at,
-                        "the experiment" if one.has_predictions else "an application",
+                        "an application" if one.by_application else "the experiment",
                     )
                     for one in found.differing
                 ],

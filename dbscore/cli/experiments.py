@@ -242,6 +242,23 @@ def force(
 
 
 @app.command()
+def record(
+    name: Name,
+    unit: Unit,
+    variant: Annotated[str, typer.Argument(help="The variant that it has seen.")],
+    *,
+    at: Annotated[
+        str | None, typer.Option(help="When, as PostgreSQL reads it; by default now.", metavar="TIME")
+    ] = None,
+    url: Url = None,
+) -> None:
+    """Record the variant that a unit has seen, where an application draws variants by itself; the first one stays."""
+    with client(url) as c:
+        c.experiments.record_assignment(name, unit, variant=variant, at=at)
+    notify(f"recorded that unit {unit} has seen variant {variant} of {name}")
+
+
+@app.command()
 def grant(name: Name, role: RoleName, *, url: Url = None) -> None:
     """Let a role use an experiment: ask it, record what came of it, and read its views."""
     with client(url) as c:

@@ -1,6 +1,6 @@
 """Experiments: units are assigned to versions, what came of them is recorded and analysed.
 
-What is done to an experiment is done by functions of sql/052 to sql/062; `Experiments` calls them.
+What is done to an experiment is done by functions of sql/052 to sql/064; `Experiments` calls them.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Audit", "DifferingAssignment", "audit"]
 
 _DIFFERING = """
-select d.unit, d.recorded, d.expected, d.allocation, d.assigned_at, d.has_predictions
+select d.unit, d.recorded, d.expected, d.allocation, d.assigned_at, d.by_application
 from dbscore.audit_experiment(%(name)s) d
 """
 _COUNTS = """
@@ -40,8 +40,8 @@ class DifferingAssignment:
         expected: The one that the weights of then make of it; None where it is in another part of the layer.
         allocation: The period in which it was assigned; None where there is no such period.
         assigned_at: When.
-        has_predictions: False: nothing was predicted for it here, so that an application has recorded the assignment
-            (`dbscore.record_assignment`), and may have drawn it otherwise.
+        by_application: Whether an application has recorded the assignment (`record_assignment`), and may have drawn it
+            otherwise; else it was the experiment itself.
     """
 
     unit: str
@@ -49,7 +49,7 @@ class DifferingAssignment:
     expected: str | None
     allocation: int | None
     assigned_at: datetime
-    has_predictions: bool
+    by_application: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

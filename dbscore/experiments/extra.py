@@ -1,4 +1,4 @@
-"""What the analysis needs beyond dbscore itself: scipy and statsmodels, in the extra `experiments`."""
+"""What the analysis needs beyond dbscore itself: what computes statistics and draws charts, in the extra `experiments`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 
 __all__ = ["statistics_needed"]
 
+_PACKAGES = ("altair", "jinja2", "markupsafe", "scipy", "statsmodels", "vl_convert")
+
 
 @contextmanager
 def statistics_needed() -> Iterator[None]:
-    """Import within it what computes statistics.
+    """Import within it what computes statistics or draws charts.
 
     Raises:
         DbscoreError: A package of the extra is not installed.
@@ -24,9 +26,9 @@ def statistics_needed() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in ("scipy", "statsmodels"):
+        if package not in _PACKAGES:
             raise
         raise DbscoreError(
-            f"the package {package}, which computes statistics, is not installed",
+            f"the package {package}, which the analysis of experiments needs, is not installed",
             remedy="Install it: pip install 'dbscore[experiments]'.",
         ) from error

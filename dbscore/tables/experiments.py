@@ -147,6 +147,8 @@ assignment = Table(
     Column("forced_by", Text),
     # left out of the analysis, by this transaction: forced, or seen in two variants
     Column("left_out_xact", XID8),
+    # an application has recorded it (dbscore.record_assignment), and may have drawn the variant otherwise
+    Column("by_application", Boolean, nullable=False, server_default=text("false")),
     Index(None, "experiment_id", "xact"),
     Index(None, "experiment_id", "left_out_xact", postgresql_where=text("left_out_xact is not null")),
     comment="Which variant a unit got first; it keeps it.",

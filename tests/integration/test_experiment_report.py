@@ -419,7 +419,7 @@ def test_a_missing_package_is_named_with_what_installs_it(package: str) -> None:
     asked = ["experiment", "power", "--kind", "mean", "--sd", "1", "--difference", "1"]
     ended = subprocess.run([sys.executable, "-c", program, *asked], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
-    assert f"the package {package}, which computes statistics, is not installed" in ended.stderr
+    assert f"the package {package}, which the analysis of experiments needs, is not installed" in ended.stderr
     assert "pip install 'dbscore[experiments]'" in ended.stderr
 
 
@@ -443,7 +443,7 @@ def test_the_audit_finds_a_tampered_row_and_nothing_else(
     ).fetchall()[0][0]
     found = client.experiments.audit("test")
     assert [(one.unit, one.recorded, one.expected) for one in found.differing] == [(unit, "treatment", "control")]
-    assert found.differing[0].has_predictions
+    assert not found.differing[0].by_application
     ended = dbscore("audit", "test", "--json")
     assert ended.returncode == 3
     assert [one["unit"] for one in json.loads(ended.stdout)["differing"]] == [unit]
@@ -458,7 +458,7 @@ def test_the_audit_tells_what_an_application_has_recorded(client: Client, db: Co
     other = "treatment" if expected == "control" else "control"
     db.execute("select dbscore.record_assignment('test', 'elsewhere', %s)", [other])
     differing = client.experiments.audit("test").differing
-    assert [(one.unit, one.expected, one.has_predictions) for one in differing] == [("elsewhere", expected, False)]
+    assert [(one.unit, one.expected, one.by_application) for one in differing] == [("elsewhere", expected, True)]
 
 
 # --- A/A ---
