@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from dbscore.cli import analysis, demo, experiments, jobs, models, outcomes, schema, server, specialise
+from dbscore.cli import analysis, demo, experiments, jobs, models, outcomes, report, schema, server, specialise
 from dbscore.cli.common import notify
 from dbscore.errors import DbscoreError
 
@@ -25,7 +25,8 @@ app = typer.Typer(
 )
 for part in (schema.commands, models.commands, specialise.commands, jobs.commands, demo.commands):
     app.registered_commands += part.registered_commands
-experiments.app.registered_commands += outcomes.commands.registered_commands + analysis.commands.registered_commands
+for more in (outcomes, report, analysis):
+    experiments.app.registered_commands += more.commands.registered_commands
 app.add_typer(jobs.app)
 app.add_typer(experiments.app)
 app.add_typer(server.app)

@@ -1,4 +1,4 @@
-"""`dbscore experiment report|power|audit|aa`: which variant is better, how surely, and whether to believe it."""
+"""`dbscore experiment power|audit|aa`: how many units are needed, and whether the assignments can be believed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import typer
 
 from dbscore.cli.common import AsJson, Url, client, notify, show_json, show_table
 from dbscore.cli.outcomes import Name
+from dbscore.cli.report import Alpha, number
 from dbscore.experiments.extra import statistics_needed
 
 if TYPE_CHECKING:
-    from dbscore.experiments.report import Finding, Report
     from dbscore.experiments.statistics.power import SampleSize
 
 __all__ = ["commands"]
@@ -20,47 +20,6 @@ commands = typer.Typer()
 
 # done, and something is to be looked at
 _TO_LOOK_AT = 3
-
-Alpha = Annotated[float, typer.Option(help="The significance level, between 0 and 1.")]
-
-
-@commands.command()
-def report(
-    name: Name,
-    *,
-    alpha: Alpha = 0.05,
-    correction: Annotated[
-        Literal["holm", "bh", "none"],
-        typer.Option(help="For several goals and treatments: Holm, Benjamini and Hochberg, or none."),
-    ] = "holm",
-    sequential: Annotated[
-        bool,
-        typer.Option(
-            "--sequential/--no-sequential",
-            help="Whether the verdicts hold whenever one looks; otherwise for one look at a fixed time.",
-        ),
-    ] = True,
-    url: Url = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say which variant is better, by each metric, and how surely; withheld where units are not divided by weight."""
-    with client(url) as c:
-        made = c.experiments.report(
-            name, alpha=alpha, correction=None if correction == "none" else correction, sequential=sequential
-        )
-    if as_json:
-        show_json(made.to_json())
-        return
-    _show_health(made)
-    if made.findings is None:
-        show_table(["metric", "results"], [(metric, "withheld") for metric in _metrics(made)])
-        notify(f"the results are withheld: {made.withheld}")
-        return
-    columns = ["metric", "variant", "n", "control n", "value", "control", "difference", "lift", _interval_name(made)]
-    show_table([*columns, "p", "corrected p", "verdict"], map(_finding, made.findings))
-    for one in made.findings:
-        if one.comparison.p_value is None:
-            notify(f"{one.metric}, {one.variant}: {one.comparison.method}")
 
 
 @commands.command()
@@ -204,8 +163,8 @@ def aa(
                     one.tests,
                     None if one.share is None else f"{one.share:.2%}",
                     None if one.lower is None else f"{one.lower:.2%} to {one.upper:.2%}",
-                    _number(one.distance),
-                    _number(one.p_value),
+                    number(one.distance),
+                    number(one.p_value),
                     {True: "yes", False: "no", None: "not tested"}[one.is_uniform],
                 )
                 for one in found.metrics
@@ -215,57 +174,3 @@ def aa(
             notify(f"not replayed, since each test takes too long: {', '.join(found.not_replayed)}")
     if not found.is_uniform:
         raise typer.Exit(_TO_LOOK_AT)
-
-
-def _show_health(made: Report) -> None:
-    health = made.health
-    left_out = [
-        f"{count:,} {what}"
-        for count, what in (
-            (health.forced, "forced"),
-            (health.seen_in_two_variants, "seen in two variants"),
-            (health.held_out, "held out"),
-        )
-        if count
-    ]
-    ratio = made.sample_ratio
-    p = "" if ratio is None or ratio.p_value is None else f"; sample ratio p = {_number(ratio.p_value)}"
-    notify(f"{health.units:,} units" + (f", without {', '.join(left_out)}" if left_out else "") + p)
-    for one in health.coverage:
-        mature = "" if one.mature_share is None else f", the window has passed for {one.mature_share:.2%}"
-        if one.missing is not None:
-            notify(f"{one.metric}, {one.variant}: {one.missing:.2%} without an outcome{mature}")
-
-
-def _metrics(made: Report) -> list[str]:
-    return list(dict.fromkeys(one.metric for one in made.health.coverage))
-
-
-def _interval_name(made: Report) -> str:
-    return f"{100 * (1 - made.alpha):.4g} %" + (", always valid" if made.sequential else "")
-
-
-def _finding(one: Finding) -> tuple[object, ...]:
-    shown = one.always_valid or one.comparison
-    interval = "" if shown.lower is None else f"{_number(shown.lower)} to {_number(shown.upper)}"
-    verdict: str | None = one.verdict
-    if one.guardrail is not None:
-        verdict = f"guardrail {one.guardrail.verdict}"
-    return (
-        one.metric,
-        one.variant,
-        one.n,
-        one.control_n,
-        _number(one.value),
-        _number(one.control_value),
-        _number(shown.difference),
-        None if shown.relative is None else f"{shown.relative:+.2%}",
-        interval,
-        _number(one.p_value),
-        _number(one.p_corrected),
-        verdict,
-    )
-
-
-def _number(number: float | None) -> str | None:
-    return None if number is None else f"{number:.5g}"

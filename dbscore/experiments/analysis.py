@@ -5,64 +5,113 @@ Nothing is computed here that `statistics` computes.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
 from dbscore.errors import ExperimentError
-from dbscore.experiments import lookup, units
-from dbscore.experiments.contrasts import by_sums, of_areas, of_pairs, of_quantiles, with_covariate
-from dbscore.experiments.report import Coverage, Finding, Health, Report
+from dbscore.experiments import lookup, outcomes, segments, units
+from dbscore.experiments.decision import decide
+from dbscore.experiments.parts import Parts
+from dbscore.experiments.report import Coverage, Health, Report
 from dbscore.experiments.statistics.arguments import require_share
-from dbscore.experiments.statistics.corrections import benjamini_hochberg, holm
-from dbscore.experiments.statistics.guardrails import check_guardrail
 from dbscore.experiments.statistics.sample_ratio import Period, SampleRatio, check_periods
-from dbscore.experiments.statistics.sequential import always_valid
+from dbscore.experiments.trends import trend
+from dbscore.experiments.verdicts import Rules, compare, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
-    from dbscore.experiments.contrasts import Contrast
-    from dbscore.experiments.records import Experiment, Metric
-    from dbscore.experiments.report import Correction
-    from dbscore.experiments.statistics.comparison import Comparison, Direction
+    from dbscore.experiments.days import Daily
+    from dbscore.experiments.records import Experiment
+    from dbscore.experiments.report import Correction, Segmentation
+    from dbscore.experiments.trends import Trend
+    from dbscore.experiments.verdicts import Compared
 
-__all__ = ["report"]
-
-# what CUPED may adjust: means of numbers that each unit has by itself
-_ADJUSTABLE = ("conversion", "mean", "count", "log_loss", "brier", "mae")
+__all__ = ["Analysis", "analyse"]
 
 
-def report(
-    connection: Connection, name: str, *, alpha: float, correction: Correction | None, sequential: bool
-) -> Report:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """A report, and what it was made of.
+
+    Attributes:
+        experiment: As it was read.
+        report: Of it.
+        trends: How the differences developed; empty where they were not asked for, or the results are withheld.
+    """
+
+    experiment: Experiment
+    report: Report
+    trends: tuple[Trend, ...]
+
+
+def analyse(
+    connection: Connection,
+    name: str,
+    *,
+    alpha: float,
+    correction: Correction | None,
+    sequential: bool,
+    cut_by: Mapping[str, str | None] | Sequence[str] = (),
+    daily: Sequence[Daily] = (),
+) -> Analysis:
     """Analyse an experiment.
+
+    Args:
+        connection: As a member of the owner.
+        name: The experiment.
+        alpha: The level of intervals and verdicts.
+        correction: For there being several goals and treatments.
+        sequential: Whether verdicts hold whenever one looks.
+        cut_by: What the units are divided by: features, or by name a query of unit, segment.
+        daily: Its sums by day, for the trends; none for none.
 
     Raises:
         NotFoundError: There is no such experiment.
-        PrivilegeError: The role is no member of the owner, or may not read what a covariate's query reads.
-        ExperimentError: The level is no share, or there is no such correction.
+        PrivilegeError: The role is no member of the owner, or may not read what a query reads.
+        ExperimentError: The level is no share, there is no such correction, or the segments cannot be.
+        FeatureError: There is no such feature.
     """
     require_share("alpha", alpha)
     if correction not in ("holm", "bh", None):
         raise ExperimentError(f"there is no correction {correction!r}", remedy="It is holm, bh or None.")
     units.require_membership(connection, "the report")
     experiment = lookup.experiment(connection, name)
+    rules = Rules(alpha=alpha, correction=correction, sequential=sequential)
+    cuts = segments.read(connection, experiment, cut_by)
     ratio = _sample_ratio(connection, experiment)
-    withheld = None
-    findings = None
+    withheld = findings = None
+    curves: list[Trend] = []
+    divided: tuple[Segmentation, ...] = ()
     if ratio is not None and ratio.is_suspicious:
         withheld = (
             f"the units are not divided as the weights say (p = {ratio.p_value:.2g}): something loses some of them, or"
             " assigns them otherwise, and no difference means anything before that is found"
         )
     else:
-        raw = _findings(connection, experiment, alpha=alpha)
-        findings = _judged(raw, alpha=alpha, correction=correction, sequential=sequential)
-    return Report(
+        whole: list[Compared] = []
+        parts = [Parts(connection, experiment, cut) for cut in cuts]
+        summaries = lookup.summary(connection, name)
+        # one metric at a time, since its units may be many
+        for metric in experiment.metrics or ():
+            read = outcomes.read(connection, experiment, metric, summaries, by_unit=bool(cuts))
+            whole += compare(read, alpha=alpha)
+            for one in parts:
+                one.add(read, alpha=alpha)
+            if daily:
+                needs_units = not outcomes.has_sums(experiment, metric)
+                mine = [one for one in daily if one.metric == metric.name]
+                curves += [
+                    trend(read, mine, number, by_unit=needs_units, alpha=alpha)
+                    for number in range(2, len(read.variants) + 1)
+                ]
+        findings = judge(whole, rules)
+        divided = tuple(one.segmentation(rules) for one in parts)
+    report = Report(
         experiment=name,
         mode=experiment.mode,
         status=experiment.status,
@@ -71,11 +120,14 @@ def report(
         correction=correction,
         sequential=sequential,
         made_at=connection.execute(select(func.now())).scalar_one(),
+        decision=decide(findings, control=experiment.variants[0].name, withheld=withheld),
         sample_ratio=ratio,
         withheld=withheld,
         health=_health(connection, name),
         findings=findings,
+        segmentations=divided,
     )
+    return Analysis(experiment=experiment, report=report, trends=tuple(curves))
 
 
 def _sample_ratio(connection: Connection, experiment: Experiment) -> SampleRatio | None:
@@ -108,106 +160,4 @@ def _health(connection: Connection, name: str) -> Health:
             )
             for metric, variant, n, known, mature in units.coverage(connection, name)
         ),
-    )
-
-
-# --- which comparison ---
-
-
-def _findings(connection: Connection, experiment: Experiment, *, alpha: float) -> list[tuple[Metric, str, Contrast]]:
-    summaries = lookup.summary(connection, experiment.name)
-    found = []
-    for metric in experiment.metrics or ():
-        needs_units = experiment.mode == "shadow" or metric.kind in ("quantile", "auc") or _is_adjusted(metric)
-        sample = units.sample(connection, experiment.name, metric.name) if needs_units else None
-        covariates = None
-        if sample is not None and metric.covariate is not None and _is_adjusted(metric) and experiment.mode == "ab":
-            covariates = units.covariate(connection, metric.covariate, sample.units)
-        sums = [one for one in summaries if one.metric == metric.name]
-        for number, variant in enumerate(experiment.variants[1:], start=2):
-            if sample is not None and experiment.mode == "shadow":
-                one = of_pairs(metric, sample, number, alpha=alpha)
-            elif sample is not None and metric.kind == "auc":
-                one = of_areas(sample, number, alpha=alpha)
-            elif sample is not None and metric.kind == "quantile":
-                one = of_quantiles(sample, number, quantile=metric.quantile or 0.5, alpha=alpha)
-            else:
-                one = by_sums(metric.kind, sums, (experiment.variants[0].name, variant.name), alpha=alpha)
-                if sample is not None and covariates is not None:
-                    one = with_covariate(one, sample, covariates, number, alpha=alpha)
-            found.append((metric, variant.name, one))
-    return found
-
-
-def _is_adjusted(metric: Metric) -> bool:
-    return metric.covariate is not None and metric.kind in _ADJUSTABLE
-
-
-# --- verdicts ---
-
-
-def _judged(
-    found: Sequence[tuple[Metric, str, Contrast]],
-    *,
-    alpha: float,
-    correction: Correction | None,
-    sequential: bool,
-) -> tuple[Finding, ...]:
-    # no units, no interval: the comparison says why, and stays as it is
-    later = [
-        always_valid(one.comparison, units=one.units, alpha=alpha) if sequential and one.units else None
-        for _, _, one in found
-    ]
-    p_values = [
-        (one.comparison if valid is None else valid).p_value for (_, _, one), valid in zip(found, later, strict=True)
-    ]
-    goals = [p if metric.role == "goal" else None for p, (metric, _, _) in zip(p_values, found, strict=True)]
-    corrected = {"holm": holm, "bh": benjamini_hochberg}[correction](goals) if correction else tuple(goals)
-    return tuple(
-        _finding(metric, variant, one, valid=valid, p_value=p, p_corrected=best, alpha=alpha)
-        for (metric, variant, one), valid, p, best in zip(found, later, p_values, corrected, strict=True)
-    )
-
-
-def _finding(
-    metric: Metric,
-    variant: str,
-    one: Contrast,
-    *,
-    valid: Comparison | None,
-    p_value: float | None,
-    p_corrected: float | None,
-    alpha: float,
-) -> Finding:
-    direction: Direction = "higher" if metric.direction == "higher" else "lower"
-    guardrail = verdict = None
-    if metric.role == "guardrail":
-        guardrail = check_guardrail(
-            one.comparison,
-            margin=metric.margin or 0.0,
-            direction=direction,
-            alpha=alpha,
-            units=one.units if valid is not None else None,
-        )
-    else:
-        verdict = replace(one.comparison, p_value=p_corrected).verdict(direction, alpha=alpha)
-    return Finding(
-        metric=metric.name,
-        kind=metric.kind,
-        direction=direction,
-        role=metric.role,
-        variant=variant,
-        control_n=one.control_n,
-        n=one.n,
-        control_value=one.control_value,
-        value=one.value,
-        comparison=one.comparison,
-        unadjusted=one.unadjusted,
-        variance_reduction=one.variance_reduction,
-        always_valid=valid,
-        p_value=p_value,
-        p_corrected=p_corrected,
-        verdict=verdict,
-        guardrail=guardrail,
-        accuracy=one.accuracy,
     )

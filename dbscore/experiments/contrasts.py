@@ -24,11 +24,12 @@ from dbscore.experiments.statistics.strata import Stratum, compare_strata
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from dbscore.experiments.outcomes import Outcomes
     from dbscore.experiments.records import Metric, MetricSummary
     from dbscore.experiments.statistics.arguments import Floats
     from dbscore.experiments.units import Sample
 
-__all__ = ["Contrast", "by_sums", "of_areas", "of_pairs", "of_quantiles", "with_covariate"]
+__all__ = ["Contrast", "by_sums", "contrast"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,27 @@ class Contrast:
     unadjusted: Comparison | None = None
     variance_reduction: float | None = None
     accuracy: Comparison | None = None
+
+
+def contrast(outcomes: Outcomes, number: int, *, alpha: float) -> Contrast:
+    """Compare a treatment with the control, by what the metric's kind needs.
+
+    Args:
+        outcomes: By one metric; with the sample where the comparison needs more than sums.
+        number: Of the treatment, from 2.
+        alpha: The interval covers the difference with the probability 1 - alpha.
+    """
+    metric, sample = outcomes.metric, outcomes.sample
+    if sample is not None and outcomes.is_paired:
+        return _of_pairs(metric, sample, number, alpha=alpha)
+    if sample is not None and metric.kind == "auc":
+        return _of_areas(sample, number, alpha=alpha)
+    if sample is not None and metric.kind == "quantile":
+        return _of_quantiles(sample, number, quantile=metric.quantile or 0.5, alpha=alpha)
+    one = by_sums(metric.kind, outcomes.sums, (outcomes.variants[0], outcomes.variants[number - 1]), alpha=alpha)
+    if sample is None or outcomes.covariates is None:
+        return one
+    return _with_covariate(one, sample, outcomes.covariates, number, alpha=alpha)
 
 
 def by_sums(kind: str, sums: Sequence[MetricSummary], names: tuple[str, str], *, alpha: float) -> Contrast:
@@ -150,7 +172,7 @@ def _periods(sample: Sample, number: int) -> list[tuple[np.ndarray, np.ndarray]]
     return [pair for pair in found if pair[0].any() or pair[1].any()]
 
 
-def with_covariate(one: Contrast, sample: Sample, covariates: Floats, number: int, *, alpha: float) -> Contrast:
+def _with_covariate(one: Contrast, sample: Sample, covariates: Floats, number: int, *, alpha: float) -> Contrast:
     """Take the covariate, shape (n_rows,), out of the outcomes within each period; the values stay as they were."""
     arms = [
         tuple(_covariate_moments(sample.values[rows], covariates[rows]) for rows in pair)
@@ -195,7 +217,7 @@ def _covariate_moments(values: Floats, covariates: Floats) -> CovariateMoments:
     )
 
 
-def of_areas(sample: Sample, number: int, *, alpha: float) -> Contrast:
+def _of_areas(sample: Sample, number: int, *, alpha: float) -> Contrast:
     """Compare areas under curves of different units: by DeLong's error of each."""
     pairs = _periods(sample, number)
     areas = [tuple(area_under_curve(sample.values[rows], sample.predicted[rows]) for rows in pair) for pair in pairs]
@@ -238,7 +260,7 @@ def _area_arm(areas: Sequence[Quality], weights: Sequence[float]) -> Arm:
     )
 
 
-def of_quantiles(sample: Sample, number: int, *, quantile: float, alpha: float) -> Contrast:
+def _of_quantiles(sample: Sample, number: int, *, quantile: float, alpha: float) -> Contrast:
     """Compare quantiles by drawing units; several periods are put together by their bootstrap errors."""
     pairs = [tuple(sample.values[rows] for rows in pair) for pair in _periods(sample, number)]
     counts = [sum(len(pair[side]) for pair in pairs) for side in (0, 1)]
@@ -277,7 +299,7 @@ def of_quantiles(sample: Sample, number: int, *, quantile: float, alpha: float) 
     )
 
 
-def of_pairs(metric: Metric, sample: Sample, number: int, *, alpha: float) -> Contrast:
+def _of_pairs(metric: Metric, sample: Sample, number: int, *, alpha: float) -> Contrast:
     """Compare two versions on the units that both have predicted, and whose truth is known."""
     places: list[Mapping[str, int]] = [
         {sample.units[row]: int(row) for row in np.flatnonzero(sample.variants == variant)} for variant in (1, number)

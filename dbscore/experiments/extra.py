@@ -1,4 +1,4 @@
-"""What the analysis needs beyond dbscore itself: what computes statistics and draws charts, in the extra `experiments`."""
+"""What the analysis needs beyond dbscore: what computes statistics and draws charts, the extra `experiments`."""
 
 from __future__ import annotations
 

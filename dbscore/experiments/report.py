@@ -10,11 +10,12 @@ from dbscore.experiments.records import as_json
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from dbscore.experiments.decision import Decision
     from dbscore.experiments.statistics.comparison import Comparison, Verdict
     from dbscore.experiments.statistics.guardrails import Guardrail
     from dbscore.experiments.statistics.sample_ratio import SampleRatio
 
-__all__ = ["Correction", "Coverage", "Finding", "Health", "Report"]
+__all__ = ["Correction", "Coverage", "Finding", "Health", "Heterogeneity", "Report", "Segment", "Segmentation"]
 
 Correction: TypeAlias = Literal["holm", "bh"]
 
@@ -114,6 +115,61 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A part of the units, by what was known of them before.
+
+    Attributes:
+        value: The feature's or the query's value, or a range of numbers; None of the units that have none.
+        units: Those that count.
+        sample_ratio: How well they agree with the weights; None in shadow mode.
+        findings: By metric, then variant; None where the sample ratio is suspicious.
+    """
+
+    value: str | None
+    units: int
+    sample_ratio: SampleRatio | None
+    findings: tuple[Finding, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heterogeneity:
+    """Whether a treatment's difference is the same in all segments, by one metric.
+
+    Attributes:
+        metric: The metric's name.
+        variant: The treatment's.
+        statistic: Cochran's Q; None where fewer than two segments were tested.
+        degrees_of_freedom: Segments that were tested, less one.
+        p_value: Of so much disagreement by chance.
+        p_corrected: It, corrected for there being several metrics and treatments.
+    """
+
+    metric: str
+    variant: str
+    statistic: float | None
+    degrees_of_freedom: int
+    p_value: float | None
+    p_corrected: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segmentation:
+    """The findings in parts of the units. They explore: verdicts are corrected for there being so many.
+
+    Attributes:
+        name: Of the feature, or as the user calls it.
+        statement: What gave the segments.
+        segments: In the order of their values, the units that have none last.
+        heterogeneity: By metric and variant.
+    """
+
+    name: str
+    statement: str
+    segments: tuple[Segment, ...]
+    heterogeneity: tuple[Heterogeneity, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The analysis of an experiment.
 
@@ -126,10 +182,12 @@ class Report:
         correction: `holm`, `bh` (Benjamini and Hochberg) or None.
         sequential: Whether the verdicts hold whenever one looks.
         made_at: When the database was read.
+        decision: What is to be done, and why.
         sample_ratio: How well the units agree with the weights; None in shadow mode.
         withheld: Why there are no findings; None where there are.
         health: What the results rest on.
         findings: By metric, then variant; None where they are withheld.
+        segmentations: The findings in parts of the units, where they were asked for; empty where they are withheld.
     """
 
     experiment: str
@@ -140,10 +198,12 @@ class Report:
     correction: Correction | None
     sequential: bool
     made_at: datetime
+    decision: Decision
     sample_ratio: SampleRatio | None
     withheld: str | None
     health: Health
     findings: tuple[Finding, ...] | None
+    segmentations: tuple[Segmentation, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""

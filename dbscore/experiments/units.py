@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,31 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["Sample", "UnitCounts", "covariate", "coverage", "exposures", "require_membership", "sample", "unit_counts"]
+__all__ = [
+    "Assigned",
+    "Sample",
+    "UnitCounts",
+    "assigned",
+    "covariate",
+    "coverage",
+    "exposures",
+    "require_membership",
+    "sample",
+    "unit_counts",
+]
 
 _VALUES = """
-select u.unit, u.variant, u.allocation, u.value, u.denominator, u.predicted, u.is_right
+select u.unit, u.variant, u.allocation, u.value, u.denominator, u.predicted, u.is_right,
+       (u.assigned_at at time zone 'UTC')::pg_catalog.date
 from dbscore.unit_values(%(experiment)s, %(metric)s) u
 order by u.unit, u.variant
+"""
+_ASSIGNED = """
+select a.unit, a.variant, l.number
+from dbscore.assignment a
+join dbscore.experiment e using (experiment_id)
+join dbscore.allocation l using (allocation_id)
+where e.name = %(experiment)s and a.variant > 0 and a.left_out_xact is null
 """
 _EXPOSURES = """
 select l.number, v.number, coalesce(sum(s.units), 0)::bigint
@@ -68,6 +88,7 @@ left join units u on u.metric_id = m.metric_id and (u.variant is null or u.varia
 left join outcomes o on o.metric_id = m.metric_id and o.variant = v.number
 order by m.metric_id, v.number
 """
+_ARRAYS = ("variants", "allocations", "values", "denominators", "predicted", "is_right", "days")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,6 +103,7 @@ class Sample:
         denominators: float64, of a ratio; else 0.
         predicted: float64: what the truth was compared with; NaN of other metrics.
         is_right: In shadow mode, of classifiers, whether the class was the truth: 1, 0 or NaN; float64.
+        days: On which the units were assigned, in UTC; datetime64[D].
     """
 
     units: list[str]
@@ -91,6 +113,27 @@ class Sample:
     denominators: npt.NDArray[np.float64]
     predicted: npt.NDArray[np.float64]
     is_right: npt.NDArray[np.float64]
+    days: npt.NDArray[np.datetime64]
+
+    def only(self, rows: npt.NDArray[np.bool_]) -> Sample:
+        """Return those rows, bool, shape (n_rows,)."""
+        arrays = {name: getattr(self, name)[rows] for name in _ARRAYS}
+        return Sample(units=list(itertools.compress(self.units, rows)), **arrays)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Assigned:
+    """The units that count; the arrays have the shape (n_units,).
+
+    Attributes:
+        units: What tells them apart.
+        variants: Numbers from 1, int64.
+        allocations: Numbers of periods from 1, int64.
+    """
+
+    units: list[str]
+    variants: npt.NDArray[np.int64]
+    allocations: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +183,8 @@ def sample(connection: Connection, experiment: str, metric: str) -> Sample:
         NotFoundError: There is no such experiment or metric.
     """
     rows = run(connection, _VALUES, {"experiment": experiment, "metric": metric}).fetchall()
-    units, variants, allocations, values, denominators, predicted, is_right = (
-        zip(*rows, strict=True) if rows else ((),) * 7
+    units, variants, allocations, values, denominators, predicted, is_right, days = (
+        zip(*rows, strict=True) if rows else ((),) * 8
     )
     return Sample(
         units=list(units),
@@ -151,6 +194,18 @@ def sample(connection: Connection, experiment: str, metric: str) -> Sample:
         denominators=np.array(denominators, dtype=np.float64),
         predicted=np.array(predicted, dtype=np.float64),
         is_right=np.array(is_right, dtype=np.float64),
+        days=np.array(days, dtype="datetime64[D]"),
+    )
+
+
+def assigned(connection: Connection, experiment: str) -> Assigned:
+    """Return the units that count, with their variants and periods."""
+    rows = run(connection, _ASSIGNED, {"experiment": experiment}).fetchall()
+    names, variants, allocations = zip(*rows, strict=True) if rows else ((),) * 3
+    return Assigned(
+        units=list(names),
+        variants=np.array(variants, dtype=np.int64),
+        allocations=np.array(allocations, dtype=np.int64),
     )
 
 

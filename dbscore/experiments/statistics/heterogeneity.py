@@ -1,0 +1,53 @@
+"""Whether a difference is the same in several groups of units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from statsmodels.stats.meta_analysis import combine_effects
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dbscore.experiments.statistics.comparison import Comparison
+
+__all__ = ["Homogeneity", "check_homogeneity"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Homogeneity:
+    """How well the differences of several groups agree.
+
+    Attributes:
+        statistic: Cochran's Q; None where fewer than two groups were tested.
+        degrees_of_freedom: Groups that were tested, less one.
+        p_value: Of so much disagreement by chance; None where there is no statistic.
+    """
+
+    statistic: float | None
+    degrees_of_freedom: int
+    p_value: float | None
+
+
+def check_homogeneity(comparisons: Sequence[Comparison]) -> Homogeneity:
+    """Test that the differences are the same.
+
+    Args:
+        comparisons: One for each group of units; those that were not tested are left out.
+
+    Source:
+        Cochran (1954), The combination of estimates from different experiments; by statsmodels.
+    """
+    tested = [
+        (one.difference, one.standard_error**2)
+        for one in comparisons
+        if one.difference is not None and one.standard_error and one.p_value is not None
+    ]
+    freedom = max(len(tested) - 1, 0)
+    if not freedom:
+        return Homogeneity(statistic=None, degrees_of_freedom=0, p_value=None)
+    differences, variances = np.array(tested).T
+    found = combine_effects(differences, variances, method_re="dl").test_homogeneity()
+    return Homogeneity(statistic=float(found.statistic), degrees_of_freedom=freedom, p_value=float(found.pvalue))
