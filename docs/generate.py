@@ -204,7 +204,7 @@ EXPERIMENTS = (
     "create_experiment", "start_experiment", "pause_experiment", "ramp_experiment", "stop_experiment",
     "conclude_experiment", "drop_experiment", "grant_experiment", "revoke_experiment", "create_metric", "drop_metric",
     "force_assignment", "collect_outcomes", "refresh_experiment", "refresh_experiments", "make_partitions",
-    "unit_values", "audit_experiment", "promote",
+    "unit_values", "audit_experiment", "score_distribution", "calibration", "promote",
 )  # fmt: skip
 OF_UNITS = (
     "assign", "run_experiment", "record_assignment", "record_outcome", "bucket", "layer_bucket", "boundaries",

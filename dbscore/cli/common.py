@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +17,7 @@ from dbscore.local import LocalServer
 from dbscore.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
 __all__ = ["AsJson", "Url", "client", "notify", "printable", "query_text", "show_json", "show_table"]
@@ -42,6 +43,7 @@ def client(url: str | None) -> Client:
     return Client(url, settings=settings)
 
 
+_WIDE = 120
 # what a terminal takes for an order: other roles name models, tables and jobs too
 _ORDERS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
@@ -73,16 +75,24 @@ def show_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
     typer.echo(json.dumps(value, default=str))
 
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows: as a table on a terminal, tab-separated in a pipe."""
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, wide: Collection[str] = ()) -> None:
+    """Print rows: as a table on a terminal, tab-separated in a pipe.
+
+    Args:
+        columns: Their names.
+        rows: A value for each column.
+        wide: Columns that a terminal of fewer than 120 characters leaves out.
+    """
     if not sys.stdout.isatty():
         for row in [columns, *rows]:
             typer.echo("\t".join(map(printable, row)))
         return
+    console = Console()
+    shown = [name not in wide or console.width >= _WIDE for name in columns]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
+    for column in itertools.compress(columns, shown):
         table.add_column(column, overflow="fold")
     for row in rows:
         # text, not markup: an array's [1] stays
-        table.add_row(*(Text(printable(value)) for value in row))
-    Console().print(table)
+        table.add_row(*(Text(printable(value)) for value in itertools.compress(row, shown)))
+    console.print(table)

@@ -19,6 +19,9 @@ __all__ = ["Alpha", "commands", "number"]
 
 commands = typer.Typer()
 
+# what a narrow terminal has no room for
+_WIDE = ("n", "control n", "difference", "p")
+
 Alpha = Annotated[float, typer.Option(help="The significance level, between 0 and 1.")]
 
 
@@ -101,15 +104,13 @@ def _show_findings(made: Report) -> None:
         show_table(["metric", "results"], [(metric, "withheld") for metric in _metrics(made)])
         notify(f"the results are withheld: {made.withheld}")
         return
-    columns = ["metric", "variant", "n", "control n", "value", "control", "difference", "lift", _interval_name(made)]
-    show_table([*columns, "p", "corrected p", "verdict"], map(_finding, made.findings))
+    show_table(_columns(made), map(_finding, made.findings), wide=_WIDE)
     for one in made.findings:
         if one.comparison.p_value is None:
             notify(f"{one.metric}, {one.variant}: {one.comparison.method}")
 
 
 def _show_segments(made: Report, segmentation: Segmentation) -> None:
-    columns = [segmentation.name, "metric", "variant", "n", "control n", "value", "control", "difference", "lift"]
     rows = []
     for part in segmentation.segments:
         value = "none" if part.value is None else part.value
@@ -117,13 +118,13 @@ def _show_segments(made: Report, segmentation: Segmentation) -> None:
         if part.findings is None:
             p = None if part.sample_ratio is None else number(part.sample_ratio.p_value)
             notify(f"{segmentation.name} {value}: the results are withheld, sample ratio p = {p}")
-    show_table([*columns, _interval_name(made), "p", "corrected p", "verdict"], rows)
+    show_table([segmentation.name, *_columns(made)], rows, wide=_WIDE)
     for one in segmentation.heterogeneity:
         if one.p_corrected is not None or one.p_value is not None:
             corrected = one.p_value if one.p_corrected is None else one.p_corrected
             notify(
-                f"{one.metric}, {one.variant}: the differences of the segments differ with p = {number(corrected)}"
-                f" (Cochran's Q = {number(one.statistic)}, {one.degrees_of_freedom} degrees of freedom)"
+                f"{one.metric}, {one.variant}: homogeneity of the segments p = {number(corrected)}"
+                f" (Cochran's Q {number(one.statistic)}, degrees of freedom {one.degrees_of_freedom})"
             )
 
 
@@ -151,16 +152,21 @@ def _metrics(made: Report) -> list[str]:
     return list(dict.fromkeys(one.metric for one in made.health.coverage))
 
 
-def _interval_name(made: Report) -> str:
-    return f"{100 * (1 - made.alpha):.4g} %" + (", always valid" if made.sequential else "")
+def _columns(made: Report) -> list[str]:
+    interval = f"{100 * (1 - made.alpha):.4g} % interval"
+    return [
+        *("metric", "variant", "n", "control n", "value", "control", "difference", "lift", interval),
+        *("p", "corrected p", "verdict"),
+    ]
 
 
 def _finding(one: Finding) -> tuple[object, ...]:
     shown = one.always_valid or one.comparison
-    interval = "" if shown.lower is None else f"{number(shown.lower)} to {number(shown.upper)}"
+    interval = "" if shown.lower is None else f"{shown.lower:.4g} to {shown.upper:.4g}"
     verdict: str | None = one.verdict
+    p_value = one.p_value
     if one.guardrail is not None:
-        verdict = f"guardrail {one.guardrail.verdict}"
+        verdict, p_value = one.guardrail.verdict, one.guardrail.p_value
     return (
         one.metric,
         one.variant,
@@ -171,7 +177,7 @@ def _finding(one: Finding) -> tuple[object, ...]:
         number(shown.difference),
         None if shown.relative is None else f"{shown.relative:+.2%}",
         interval,
-        number(one.p_value),
+        number(p_value),
         number(one.p_corrected),
         verdict,
     )

@@ -542,7 +542,7 @@ def test_the_report_is_a_table_or_json(client: Client, db: Connection, dbscore: 
     ended = dbscore("report", "test")
     assert ended.returncode == 0
     lines = [line.split("\t") for line in ended.stdout.splitlines()]
-    assert lines[0][8] == "95 %, always valid"
+    assert lines[0][8] == "95 % interval"
     assert [(line[0], line[1], line[-1]) for line in lines[1:]] == [
         ("paid", "treatment", "undecided"),
         ("guard", "treatment", "guardrail held"),

@@ -49,5 +49,7 @@ def check_homogeneity(comparisons: Sequence[Comparison]) -> Homogeneity:
     if not freedom:
         return Homogeneity(statistic=None, degrees_of_freedom=0, p_value=None)
     differences, variances = np.array(tested).T
-    found = combine_effects(differences, variances, method_re="dl").test_homogeneity()
+    # its random-effects estimates, which are not asked for, may be no numbers
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = combine_effects(differences, variances, method_re="dl").test_homogeneity()
     return Homogeneity(statistic=float(found.statistic), degrees_of_freedom=freedom, p_value=float(found.pvalue))
