@@ -125,6 +125,49 @@ def test_the_command_line_warns_on_stderr(plain: Client, plain_url: str, tmp_pat
     assert "`dbscore score` scores it all the same, whose workers run the model" in result.stderr
 
 
+def test_experiments_run_and_are_analysed_as_elsewhere(plain: Client, plain_url: str) -> None:
+    plain.deploy("tip", model(), sample=frame())
+    plain.deploy("tip", model("b"), sample=frame(), alias="challenger")
+    experiments = plain.experiments
+    experiments.create(
+        "tips", unit="id", variants=["control=tip:50", "treatment=tip@challenger:50"], record_features=True
+    )
+    experiments.start("tips")
+    experiments.add_metric("tips", "paid", kind="mean")
+    experiments.add_metric("tips", "off", kind="brier")
+    with psycopg.connect(plain_url, autocommit=True) as db:
+        db.execute("create table people as select i as id, sin(i) as a, cos(i) as b from generate_series(1, 400) i")
+        try:
+            assert experiments.run("tips", source="people", key="id") == 400
+            # one by one, as an application asks
+            asked = db.execute(
+                "select variant, version from experiments.tips('x', 0.5::float8, 0.5::float8)"
+            ).fetchall()
+            assert asked in ([("control", 1)], [("treatment", 2)])
+            recorded = (
+                "select count(dbscore.record_outcome('tips', unit, 'paid', length(variant))),"
+                " count(dbscore.record_outcome('tips', unit, 'off', (hashtext(unit) % 2 = 0)::int::text))"
+                " from dbscore.experiment_assignments"
+            )
+            assert db.execute(recorded).fetchall() == [(401, 401)]
+            experiments.refresh("tips")
+            found = db.execute(
+                "select metric, n + control_n from dbscore.experiment_results order by metric"
+            ).fetchall()
+            assert found == [("off", 401), ("paid", 401)]
+            assert experiments.audit("tips").differing == ()
+            report = experiments.report("tips", segments={"half": "select id as unit, id > 200 as segment from people"})
+            assert report.decision.action == "wait"
+            assert [part.units for part in report.segmentations[0].segments] == [200, 200, 1]
+            assert "Calibration" in experiments.page("tips").to_html()
+            experiments.conclude("tips", "treatment")
+            champions = [one.number for one in plain.versions("tip") if "champion" in one.aliases]
+            assert champions == [2]
+            experiments.drop("tips")
+        finally:
+            db.execute("drop table people")
+
+
 def test_functions_are_made_when_pl_python_appears(url: str) -> None:
     """The server lost dbscore's part of PL/Python, as if it had never been there, and gets it back."""
     with psycopg.connect(url, autocommit=True) as db, Client(url) as client:
