@@ -13,6 +13,7 @@ from psycopg import sql
 
 from dbscore.database import run
 from dbscore.errors import ExperimentError, FeatureError
+from dbscore.experiments.units import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,7 +30,6 @@ _FEATURE = """select distinct on (p.unit) p.unit, p.features -> {feature}
 from dbscore.prediction p join dbscore.experiment e using (experiment_id)
 where e.name = {experiment}
 order by p.unit, p.predicted_at"""
-_QUERY = "select (unit)::pg_catalog.text, segment from ({query}\n) as asked"
 # numbers of more values are cut into four ranges; of texts the most frequent are taken, and the others together
 _MOST_NUMBERS = 12
 _RANGES = 4
@@ -70,11 +70,10 @@ def read(
         asked: Names of features; or by name a query of unit, segment, where None stands for a feature of that name.
 
     Raises:
-        ExperimentError: A name is empty or there twice, the experiment records no features, or a unit is in two
-            segments.
+        ExperimentError: A name is empty or there twice, the experiment records no features, a unit is in two
+            segments, or a query is refused.
         FeatureError: There is no such feature.
         PrivilegeError: The role may not read what a query reads.
-        ServerError: A query is refused.
     """
     pairs = list(asked.items()) if isinstance(asked, Mapping) else [(name, None) for name in asked]
     twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
@@ -88,15 +87,18 @@ def _cut(connection: Connection, experiment: Experiment, name: str, query: str |
         raise ExperimentError(f"segments are called {name!r}", remedy="Write a feature, or a name and a query.")
     if query is None:
         _require_feature(experiment, name)
-        statement = sql.SQL(_FEATURE).format(feature=sql.Literal(name), experiment=sql.Literal(experiment.name))
-        shown = statement.as_string()
+        asked = sql.SQL(_FEATURE).format(feature=sql.Literal(name), experiment=sql.Literal(experiment.name))
+        shown = asked.as_string()
+        rows: Iterable[tuple[str | None, Any]] = run(connection, asked)
     else:
         shown = query.rstrip("; \n\t\r")
         if not shown:
             raise ExperimentError(f"the query of the segments {name!r} is empty", remedy="Select unit, segment.")
-        statement = sql.SQL(_QUERY).format(query=sql.SQL(shown))
+        rows = ask(connection, shown, "segment", what=f"segments {name!r}")
     values: dict[str, Any] = {}
-    for unit, value in run(connection, statement):
+    for unit, value in rows:
+        if unit is None:
+            continue
         if unit in values and values[unit] != value:
             raise ExperimentError(
                 f"segments {name!r}: unit {unit!r} is in two of them, {values[unit]!r} and {value!r}",
@@ -146,11 +148,16 @@ def _text(value: Any) -> str:  # noqa: ANN401 - any SQL value
     return str(value) or "''"
 
 
+def _digits(number: float) -> str:
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
+
+
 def _ranges(numbers: Mapping[str, float | None]) -> tuple[dict[str, str | None], tuple[str, ...]]:
     known = np.array([value for value in numbers.values() if value is not None])
     distinct = np.unique(known)
     if len(distinct) <= _MOST_NUMBERS:
-        exact = {value: f"{value:.12g}" for value in distinct.tolist()}
+        exact = {value: _digits(value) for value in distinct.tolist()}
         return {unit: None if v is None else exact[v] for unit, v in numbers.items()}, tuple(exact.values())
     # values that are there, so that equal numbers are in one range
     inner = np.unique(np.quantile(known, np.arange(1, _RANGES) / _RANGES, method="higher"))
@@ -158,11 +165,11 @@ def _ranges(numbers: Mapping[str, float | None]) -> tuple[dict[str, str | None],
     found = []
     for group in np.unique(groups):
         mine = distinct[groups == group]
-        found.append((mine[0], f"{mine[0]:.6g} to {mine[-1]:.6g}" if len(mine) > 1 else f"{mine[0]:.6g}"))
+        found.append((mine[0], f"{mine[0]:.4g} to {mine[-1]:.4g}" if len(mine) > 1 else f"{mine[0]:.4g}"))
     begins = np.array([begin for begin, _ in found])
     names = [name for _, name in found]
     if len(set(names)) < len(names):
-        # numbers that differ beyond six digits
+        # numbers that differ beyond four digits
         names = [f"{place}: {name}" for place, name in enumerate(names, start=1)]
     labels = {
         unit: None if v is None else names[int(np.searchsorted(begins, v, side="right")) - 1]

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import psycopg
 from psycopg import sql
 
 from dbscore.database import run, scalar
-from dbscore.errors import PrivilegeError
+from dbscore.errors import ExperimentError, PrivilegeError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection
 
@@ -23,6 +24,7 @@ __all__ = [
     "Assigned",
     "Sample",
     "UnitCounts",
+    "ask",
     "assigned",
     "covariate",
     "coverage",
@@ -228,6 +230,33 @@ def coverage(connection: Connection, experiment: str) -> list[tuple[str, str, in
     return [tuple(row) for row in run(connection, _COVERAGE, {"experiment": experiment})]
 
 
+def ask(connection: Connection, query: str, column: str, *, what: str) -> Iterator[tuple[str | None, Any]]:
+    """Run a user's query of units, with the rights of the role.
+
+    Args:
+        connection: As the role.
+        query: A SELECT; its column unit is read as a text.
+        column: The expression that is read beside it.
+        what: What the query is for, as an error has it.
+
+    Raises:
+        PrivilegeError: The role may not read what the query reads.
+        ExperimentError: The query is refused otherwise.
+    """
+    text = query.rstrip("; \n\t\r")
+    asked = sql.SQL("select (unit)::pg_catalog.text, {} from ({}\n) as asked").format(sql.SQL(column), sql.SQL(text))
+    try:
+        yield from run(connection, asked)
+    except (psycopg.ProgrammingError, psycopg.DataError) as error:
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            raise
+        name = column.partition(")")[0].lstrip("(")
+        raise ExperimentError(
+            f"the query of the {what} is refused: {error.diag.message_primary}",
+            remedy=f"It is a SELECT with the columns unit and {name}: {text!r}.",
+        ) from error
+
+
 def covariate(connection: Connection, query: str, units: Sequence[str]) -> npt.NDArray[np.float64]:
     """Run a metric's covariate query, with the rights of the role, and return it by unit.
 
@@ -241,13 +270,10 @@ def covariate(connection: Connection, query: str, units: Sequence[str]) -> npt.N
 
     Raises:
         PrivilegeError: The role may not read what the query reads.
-        ServerError: The query is refused.
+        ExperimentError: The query is refused otherwise.
     """
-    asked = sql.SQL("select (unit)::pg_catalog.text, (value)::pg_catalog.float8 from ({}\n) as asked").format(
-        sql.SQL(query.rstrip("; \n\t\r"))
-    )
     found: dict[Any, float] = defaultdict(float)
-    for unit, value in run(connection, asked):
+    for unit, value in ask(connection, query, "(value)::pg_catalog.float8", what="covariate"):
         if value is not None and np.isfinite(value):
             found[unit] += value
     return np.array([found.get(unit, 0.0) for unit in units], dtype=np.float64)
