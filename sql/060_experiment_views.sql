@@ -93,17 +93,17 @@ create or replace function dbscore.exposure_changes(since text, before text) ret
 language sql immutable
 set search_path = pg_catalog, pg_temp
 return format($query$
-    select c.experiment_id, c.allocation_id, c.variant, c.day, sum(c.is_there - c.was_there)::bigint as units
+    select e.experiment_id, c.allocation_id, c.variant, c.day, sum(c.is_there - c.was_there)::bigint as units
     from dbscore.experiment e cross join lateral (
-        select n.experiment_id, n.allocation_id, n.variant, (n.assigned_at at time zone 'UTC')::date as day,
+        select n.allocation_id, n.variant, (n.assigned_at at time zone 'UTC')::date as day,
             (n.left_out_xact is null or not n.left_out_xact < %2$s)::integer as is_there, 0 as was_there
         from (select a.* from dbscore.assignment a where a.experiment_id = e.experiment_id and a.xact >= %1$s and a.xact < %2$s offset 0) n
         union all
-        select a.experiment_id, a.allocation_id, a.variant, (a.assigned_at at time zone 'UTC')::date, 0, 1
+        select a.allocation_id, a.variant, (a.assigned_at at time zone 'UTC')::date, 0, 1
         from dbscore.assignment a
         where a.experiment_id = e.experiment_id and a.left_out_xact >= %1$s and a.left_out_xact < %2$s and a.xact < %1$s
     ) c
-    group by c.experiment_id, c.allocation_id, c.variant, c.day
+    group by e.experiment_id, c.allocation_id, c.variant, c.day
 $query$, since, before);
 
 -- the same for what came of units: a unit with something new is taken out as it was, and put in as it is. With the fence
@@ -183,6 +183,7 @@ declare
     found_experiment dbscore.experiment;
     complete xid8;
     since text;
+    metric_id integer;
 begin
     perform dbscore.make_partitions();
     perform from dbscore.experiment e where e.name = refresh_experiment.name for update;
@@ -199,13 +200,17 @@ begin
         'insert into dbscore.exposure_day as d (experiment_id, allocation_id, variant, day, units) select * from (%s) c where c.experiment_id = %s'
         ' on conflict (experiment_id, allocation_id, variant, day) do update set units = d.units + excluded.units',
         dbscore.exposure_changes(since, format('%L::xid8', complete)), found_experiment.experiment_id);
-    execute format(
-        'insert into dbscore.metric_day as d (metric_id, allocation_id, variant, day, units, total, squares, denominator_total, denominator_squares, products)'
-        ' select c.* from (%s) c join dbscore.metric m using (metric_id) where m.experiment_id = %s'
-        ' on conflict (metric_id, allocation_id, variant, day) do update set units = d.units + excluded.units, total = d.total + excluded.total,'
-        ' squares = d.squares + excluded.squares, denominator_total = d.denominator_total + excluded.denominator_total,'
-        ' denominator_squares = d.denominator_squares + excluded.denominator_squares, products = d.products + excluded.products',
-        dbscore.metric_changes(since, format('%L::xid8', complete), ''), found_experiment.experiment_id);
+    -- metric by metric: the number of each gets into the query, that of the experiment would not
+    for metric_id in select m.metric_id from dbscore.metric m where m.experiment_id = found_experiment.experiment_id
+    loop
+        execute format(
+            'insert into dbscore.metric_day as d (metric_id, allocation_id, variant, day, units, total, squares, denominator_total, denominator_squares, products)'
+            ' select c.* from (%s) c where c.metric_id = %s'
+            ' on conflict (metric_id, allocation_id, variant, day) do update set units = d.units + excluded.units, total = d.total + excluded.total,'
+            ' squares = d.squares + excluded.squares, denominator_total = d.denominator_total + excluded.denominator_total,'
+            ' denominator_squares = d.denominator_squares + excluded.denominator_squares, products = d.products + excluded.products',
+            dbscore.metric_changes(since, format('%L::xid8', complete), ''), metric_id);
+    end loop;
     update dbscore.experiment e set counted_xact = complete where e.experiment_id = found_experiment.experiment_id;
     -- small tables that change seldom have no statistics by themselves, and plans for hundreds of experiments are slow for one
     analyze dbscore.experiment, dbscore.variant, dbscore.allocation, dbscore.metric, dbscore.exposure_day, dbscore.metric_day;
@@ -268,22 +273,25 @@ cross join lateral (select case
     when o.occurred_at < a.assigned_at then 'before the exposure'
     when o.occurred_at >= a.assigned_at + m."window" then 'after the window' end as reason) as reason;
 
+-- the sums are taken experiment by experiment, metric by metric (`offset 0` keeps the condition within): a query of one of
+-- them must not pay for what the others have recorded since they were refreshed
 create or replace view dbscore.experiment_daily with (security_barrier) as
 select e.experiment, m.name as metric, case s.variant when 0 then 'holdout' else v.name end as variant, l.number as allocation, s.day,
-    s.assigned, coalesce(d.units, 0) as units, coalesce(d.total, 0) as total, coalesce(d.squares, 0) as squares,
-    coalesce(d.denominator_total, 0) as denominator_total, coalesce(d.denominator_squares, 0) as denominator_squares, coalesce(d.products, 0) as products
+    s.assigned, coalesce(s.units, 0) as units, coalesce(s.total, 0) as total, coalesce(s.squares, 0) as squares,
+    coalesce(s.denominator_total, 0) as denominator_total, coalesce(s.denominator_squares, 0) as denominator_squares, coalesce(s.products, 0) as products
 from dbscore.experiments e
-join (
-    select x.experiment_id, x.allocation_id, x.variant, x.day, sum(x.units)::bigint as assigned
-    from (select experiment_id, allocation_id, variant, day, units from dbscore.exposure_sums
-          -- in shadow mode a version has outcomes, and no units of its own
-          union all select m.experiment_id, d.allocation_id, d.variant, d.day, 0 from dbscore.metric_sums d join dbscore.metric m using (metric_id)) x
-    group by x.experiment_id, x.allocation_id, x.variant, x.day
-) s using (experiment_id)
+-- once, not for each metric
+cross join lateral (select array_agg(x) as sums from dbscore.exposure_sums x where x.experiment_id = e.experiment_id) exposed
+left join dbscore.metric m using (experiment_id)
+cross join lateral (
+    select allocation_id, variant, day, coalesce(x.units, 0) as assigned, d.units, d.total, d.squares, d.denominator_total, d.denominator_squares, d.products
+    from unnest(exposed.sums) x
+    -- in shadow mode a version has outcomes, and no units of its own
+    full join (select d.* from dbscore.metric_sums d where d.metric_id = m.metric_id) d using (allocation_id, variant, day)
+    offset 0
+) s
 join dbscore.allocation l using (allocation_id)
-left join dbscore.variant v on v.experiment_id = s.experiment_id and v.number = s.variant
-left join dbscore.metric m on m.experiment_id = s.experiment_id
-left join dbscore.metric_sums d on d.metric_id = m.metric_id and d.allocation_id = s.allocation_id and d.variant = s.variant and d.day = s.day;
+left join dbscore.variant v on v.experiment_id = e.experiment_id and v.number = s.variant;
 
 create or replace view dbscore.experiment_summary with (security_barrier) as
 with sums as (
@@ -314,17 +322,22 @@ from moments t;
 
 create or replace view dbscore.experiment_results with (security_barrier) as
 with arms as (
-    select s.*, v.number from dbscore.experiment_summary s
+    select s.*, v.number,
+        -- the control's beside it, by a window: a join with itself would read all experiments twice
+        first_value(s.n) over arm as control_n, first_value(s.mean) over arm as control_mean, first_value(s.variance) over arm as control_variance,
+        first_value(s.sum) over arm as control_sum, first_value(v.number) over arm as first_number
+    from dbscore.experiment_summary s
     join dbscore.experiment e on e.name = s.experiment join dbscore.variant v on v.experiment_id = e.experiment_id and v.name = s.variant
+    window arm as (partition by s.experiment, s.metric, s.allocation order by v.number)
 ), strata as (
-    select t.experiment, t.metric, t.kind, t.variant, t.number, t.allocation, c.n as control_n, t.n, c.mean as control_mean, t.mean,
-        t.variance / t.n + c.variance / c.n as square_error,
+    select t.experiment, t.metric, t.kind, t.variant, t.number, t.allocation, t.control_n, t.n, t.control_mean, t.mean,
+        t.variance / t.n + t.control_variance / t.control_n as square_error,
         -- of shares under the hypothesis that they are equal
-        case t.kind when 'conversion' then (t.sum + c.sum) / (t.n + c.n) * (1 - (t.sum + c.sum) / (t.n + c.n)) * (1.0 / t.n + 1.0 / c.n) end as pooled_square_error,
-        c.variance / c.n as control_square_error, t.variance / t.n as own_square_error,
-        (t.n + c.n) / sum(t.n + c.n) over (partition by t.experiment, t.metric, t.variant) as share
-    from arms t join arms c on c.experiment = t.experiment and c.metric = t.metric and c.allocation = t.allocation and c.number = 1
-    where t.number > 1 and t.n > 1 and c.n > 1
+        case t.kind when 'conversion' then (t.sum + t.control_sum) / (t.n + t.control_n) * (1 - (t.sum + t.control_sum) / (t.n + t.control_n)) * (1.0 / t.n + 1.0 / t.control_n) end as pooled_square_error,
+        t.control_variance / t.control_n as control_square_error, t.variance / t.n as own_square_error,
+        (t.n + t.control_n) / sum(t.n + t.control_n) over (partition by t.experiment, t.metric, t.variant) as share
+    from arms t
+    where t.number > 1 and t.first_number = 1 and t.n > 1 and t.control_n > 1
 ), compared as (
     select s.experiment, s.metric, s.kind, s.variant, s.number, sum(s.control_n)::bigint as control_n, sum(s.n)::bigint as n,
         sum(s.share * s.control_mean)::float8 as control_mean, sum(s.share * s.mean)::float8 as mean, sum(s.share * (s.mean - s.control_mean))::float8 as difference,
@@ -333,20 +346,6 @@ with arms as (
         sum(s.share * s.share * s.control_square_error)::float8 as control_square_error, sum(s.share * s.share * s.own_square_error)::float8 as own_square_error,
         count(*) as allocations
     from strata s group by s.experiment, s.metric, s.kind, s.variant, s.number
-), ratios as (
-    select r.experiment, sum(r.chi_square) as chi_square, sum(r.df)::bigint as df
-    from (
-        select x.experiment, x.allocation, sum(case when x.expected > 0 then power(x.units - x.expected, 2) / x.expected when x.units > 0 then 'Infinity' else 0 end) as chi_square,
-            greatest(0, count(*) filter (where x.expected > 0) - 1) as df
-        from (
-            select e.name as experiment, l.number as allocation, coalesce(s.units, 0) as units,
-                l.weights[v.number] / 1e4::float8 * sum(coalesce(s.units, 0)) over (partition by l.allocation_id) as expected
-            from dbscore.experiment e join dbscore.allocation l using (experiment_id) join dbscore.variant v using (experiment_id)
-            left join (select u.allocation_id, u.variant, sum(u.units)::float8 as units from dbscore.exposure_sums u group by u.allocation_id, u.variant) s
-                on s.allocation_id = l.allocation_id and s.variant = v.number
-            where e.mode = 'ab'
-        ) x group by x.experiment, x.allocation
-    ) r group by r.experiment
 )
 select c.experiment, c.metric, c.kind, m.direction, m.role, c.variant, c.control_n, c.n, c.control_mean, c.mean, c.difference,
     c.difference / nullif(abs(c.control_mean), 0) as lift, c.standard_error,
@@ -355,10 +354,26 @@ select c.experiment, c.metric, c.kind, m.direction, m.role, c.variant, c.control
     dbscore.normal_p(c.difference / nullif(coalesce(c.pooled_error, c.standard_error), 0)) as p,
     c.allocations, r.chi_square as sample_ratio_chi_square, dbscore.chi_square_p(r.chi_square, r.df) as sample_ratio_p,
     coalesce(dbscore.chi_square_p(r.chi_square, r.df) < 0.001, false) as sample_ratio_suspicious
-from compared c
-join dbscore.experiment e on e.name = c.experiment
-join dbscore.metric m on m.experiment_id = e.experiment_id and m.name = c.metric
-left join ratios r on r.experiment = c.experiment;
+from dbscore.experiment e
+cross join lateral (
+    select sum(x.chi_square) as chi_square, sum(x.df)::bigint as df
+    from (
+        select u.allocation, sum(case when u.expected > 0 then power(u.units - u.expected, 2) / u.expected when u.units > 0 then 'Infinity' else 0 end) as chi_square,
+            greatest(0, count(*) filter (where u.expected > 0) - 1) as df
+        from (
+            select l.number as allocation, coalesce(s.units, 0) as units,
+                l.weights[v.number] / 1e4::float8 * sum(coalesce(s.units, 0)) over (partition by l.allocation_id) as expected
+            from dbscore.allocation l join dbscore.variant v using (experiment_id)
+            left join (
+                select x.allocation_id, x.variant, sum(x.units)::float8 as units from dbscore.exposure_sums x
+                where x.experiment_id = e.experiment_id group by x.allocation_id, x.variant
+            ) s on s.allocation_id = l.allocation_id and s.variant = v.number
+            where l.experiment_id = e.experiment_id and e.mode = 'ab'
+        ) u group by u.allocation
+    ) x
+) r
+join compared c on c.experiment = e.name
+join dbscore.metric m on m.experiment_id = e.experiment_id and m.name = c.metric;
 
 comment on function dbscore.upper_gamma(double precision, double precision) is 'The regularised upper incomplete gamma function, for halves and whole numbers.';
 comment on function dbscore.normal_p(double precision) is 'The probability of a standard normal number further from 0 than z.';

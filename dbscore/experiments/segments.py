@@ -161,7 +161,8 @@ def _ranges(numbers: Mapping[str, float | None]) -> tuple[dict[str, str | None],
         return {unit: None if v is None else exact[v] for unit, v in numbers.items()}, tuple(exact.values())
     # values that are there, so that equal numbers are in one range
     inner = np.unique(np.quantile(known, np.arange(1, _RANGES) / _RANGES, method="higher"))
-    groups = np.searchsorted(inner, distinct, side="left")
+    # each range ends with one of them; where most units have the greatest number, that one begins
+    groups = np.searchsorted(inner, distinct, side="left" if inner[0] < distinct[-1] else "right")
     found = []
     for group in np.unique(groups):
         mine = distinct[groups == group]

@@ -469,3 +469,57 @@ def test_views_answer_where_nothing_was_recorded(drafted: Connection, role: Call
     with pytest.raises(psycopg.Error, match="there is no role 'nobody'"):
         drafted.execute("select dbscore.grant_experiment('test', 'nobody')")
     assert role()
+
+
+def scanned(plan: dict[str, Any], tables: set[str]) -> int:
+    """Return how many rows a plan read of tables, those that a filter removed with them."""
+    own = 0
+    if plan.get("Relation Name") in tables:
+        own = (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
+    return int(own) + sum(scanned(below, tables) for below in plan.get("Plans", ()))
+
+
+@pytest.mark.parametrize("view", ["experiment_daily", "experiment_summary", "experiment_results"])
+def test_a_view_of_one_experiment_reads_nothing_that_others_have_recorded(
+    client: Client, db: Connection, role: Callable[[], str], view: str
+) -> None:
+    experiment(client, db)
+    for name in ("other", "third"):
+        db.execute(
+            "select dbscore.create_experiment(%s, 'id', array['control=tip:1:50', 'treatment=tip:2:50'])", [name]
+        )
+        db.execute("select dbscore.start_experiment(%s)", [name])
+        db.execute("call dbscore.run_experiment(%s, 'select * from people', 'id')", [name])
+    for name in ("test", "other", "third"):
+        for made in ("paid", "spent"):
+            db.execute("select dbscore.create_metric(%s, %s, 'mean')", [name, made])
+            db.execute(
+                "select dbscore.record_outcome(%s, i::text, %s, i) from generate_series(1, 1000) i", [name, made]
+            )
+    db.execute("select dbscore.refresh_experiment('test')")
+    db.execute("select dbscore.record_outcome('test', i::text, 'paid', 1) from generate_series(1, 5) i")
+    db.execute("analyze")
+    someone = role()
+    client.experiments.grant("test", someone)
+    for name in ("postgres", someone):
+        db.execute(f"set role {name}")
+        plan = one(db, f"explain (analyze, format json) select * from dbscore.{view} where experiment = 'test'")
+        # five units have something new, by one of two metrics: their outcomes, old and new, and themselves
+        assert scanned(plan[0]["Plan"], {"assignment", "outcome"}) < 100
+        db.execute("reset role")
+
+
+def test_a_refresh_of_one_experiment_counts_it_alone(client: Client, db: Connection) -> None:
+    experiment(client, db)
+    metric(db, "paid", "mean")
+    db.execute("select dbscore.create_experiment('other', 'id', array['control=tip:1:50', 'treatment=tip:2:50'])")
+    db.execute("select dbscore.start_experiment('other')")
+    db.execute("call dbscore.run_experiment('other', 'select * from people', 'id')")
+    db.execute("select dbscore.create_metric('other', 'paid', 'mean')")
+    for name in ("test", "other"):
+        db.execute("select dbscore.record_outcome(%s, i::text, 'paid', i) from generate_series(1, 10) i", [name])
+    before = rows_of(db, "select * from dbscore.experiment_daily order by 1, 2, 3")
+    db.execute("select dbscore.refresh_experiment('test')")
+    assert one(db, "select count(distinct metric_id) from dbscore.metric_day") == 1
+    assert one(db, "select count(distinct experiment_id) from dbscore.exposure_day") == 1
+    assert rows_of(db, "select * from dbscore.experiment_daily order by 1, 2, 3") == before

@@ -21,9 +21,9 @@ class Homogeneity:
     """How well the differences of several groups agree.
 
     Attributes:
-        statistic: Cochran's Q; None where fewer than two groups were tested.
+        statistic: Cochran's Q; None where fewer than two groups were tested, or they differ by more than a float64.
         degrees_of_freedom: Groups that were tested, less one.
-        p_value: Of so much disagreement by chance; None where there is no statistic.
+        p_value: Of so much disagreement by chance; None with fewer than two groups.
     """
 
     statistic: float | None
@@ -41,15 +41,24 @@ def check_homogeneity(comparisons: Sequence[Comparison]) -> Homogeneity:
         Cochran (1954), The combination of estimates from different experiments; by statsmodels.
     """
     tested = [
-        (one.difference, one.standard_error**2)
+        (one.difference, one.standard_error)
         for one in comparisons
         if one.difference is not None and one.standard_error and one.p_value is not None
     ]
     freedom = max(len(tested) - 1, 0)
     if not freedom:
         return Homogeneity(statistic=None, degrees_of_freedom=0, p_value=None)
-    differences, variances = np.array(tested).T
-    # its random-effects estimates, which are not asked for, may be no numbers
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = combine_effects(differences, variances, method_re="dl").test_homogeneity()
-    return Homogeneity(statistic=float(found.statistic), degrees_of_freedom=freedom, p_value=float(found.pvalue))
+    differences, errors = np.array(tested).T
+    surest = errors.argmin()
+    # from the surest difference, in units of its error: what is left cancels little, and small errors have squares.
+    # Its random-effects estimates, which are not asked for, may be no numbers
+    with np.errstate(all="ignore"):
+        effects = (differences - differences[surest]) / errors[surest]
+        variances = np.square(errors / errors[surest])
+        found = combine_effects(effects, variances, method_re="dl").test_homogeneity()
+    if not np.isfinite(found.statistic):
+        # too far apart for a number
+        return Homogeneity(statistic=None, degrees_of_freedom=freedom, p_value=0.0)
+    return Homogeneity(
+        statistic=max(float(found.statistic), 0.0), degrees_of_freedom=freedom, p_value=float(found.pvalue)
+    )
