@@ -38,7 +38,7 @@ $function$;
 create or replace function dbscore.experiment_functions(name text) returns text[]
 language sql immutable
 set search_path = pg_catalog, pg_temp
-return array(select name || suffix from unnest('{"",_variant,_assign,_exposure,_outcome,_rows}'::text[]) suffix);
+return array(select name || suffix from unnest('{"",_variant,_assign,_exposure,_outcome,_table,_rows}'::text[]) suffix);
 
 create or replace function dbscore.note_experiment(name text, action text, detail jsonb default '{}', reason text default '') returns void
 language sql volatile

@@ -8,95 +8,111 @@
 -- errors: ML001 no such experiment; ML002 the query or the key is NULL; ML014 it is not running, a unit is NULL or empty, or the
 --         request was about something else
 
--- raises where a relation is anything but what run_experiment makes: it is read as the owner, and nothing of the caller's
--- may be run by that
-create or replace function dbscore.refuse_relation(relation regclass, columns text[], types text[]) returns void
+-- the table that a query's rows are taken down in: the caller may only insert. It is the owner's, so that nothing of the
+-- caller's is run when it is read, and it draws by itself: dbscore_bucket is NULL where a unit is in another part of the
+-- layer, -1 where it is held out
+create or replace function dbscore.make_rows(experiment_id integer, caller name) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set client_min_messages = warning
 as $function$
+#variable_conflict use_column
+declare
+    e dbscore.experiment;
+    relation constant text := format('pg_temp.dbscore_rows_%s', experiment_id);
 begin
-    execute format('lock table only %s in access share mode', relation);
-    if not exists (
-        select from pg_class c
-        where c.oid = relation and c.relkind = 'r' and c.relpersistence = 't' and c.relnamespace = pg_my_temp_schema()
-          and not c.relrowsecurity and not c.relhasrules and not c.relhastriggers and not c.relhasindex and not c.relhassubclass
-          and not c.relispartition and c.relchecks = 0
-          and not exists (select from pg_statistic_ext s where s.stxrelid = c.oid)
-          and not exists (select from pg_inherits i where c.oid in (i.inhrelid, i.inhparent))
-          and not exists (select from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and (a.attisdropped or a.attgenerated <> '')))
-        or (select (r.names, r.types) from dbscore.relation_columns(relation) r) is distinct from (columns, types)
-    then
-        raise exception 'relation % is not one that run_experiment has made', relation
-        using errcode = 'ML014', hint = 'call dbscore.run_experiment(experiment, query, key).';
-    end if;
+    select x.* into e from dbscore.experiment x where x.experiment_id = make_rows.experiment_id;
+    perform dbscore.refuse_status(e);
+    -- of a call that failed in a block of the caller's
+    execute format('drop table if exists %s', relation);
+    execute format('create temporary table %s (dbscore_unit text collate "C", %s, dbscore_bucket integer generated always as (case%s%s else dbscore.bucket(%L, %L, dbscore_unit) end) stored) on commit drop',
+        split_part(relation, '.', 2),
+        (select string_agg(format('%I %s', f ->> 'name', f ->> 'type'), ', ' order by i)
+         from dbscore.variant_details d cross join jsonb_array_elements(d.signature -> 'features') with ordinality as listed (f, i)
+         where d.experiment_id = make_rows.experiment_id and d.number = 1),
+        case when e.layer is null then ' when dbscore_unit is null then null'
+            else format(' when dbscore.layer_bucket(%L, %L, dbscore_unit) not between %s and %s then null', e.scheme, e.layer, e.layer_from, e.layer_to - 1) end,
+        case when e.holdout > 0 then format(' when dbscore.is_held_out(%L, %L, dbscore_unit, %s) then -1', e.scheme, e.salt, e.holdout) end,
+        e.scheme, e.salt);
+    execute format('grant insert on %s to %I', relation, caller);
 end
 $function$;
 
-create or replace function dbscore.run_rows(experiment_id integer, relation regclass, request_id text) returns bigint
+create or replace function dbscore.run_rows(experiment_id integer, request_id text) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set jit = off
+set enable_nestloop = on
 as $function$
 #variable_conflict use_column
 declare
     found_experiment dbscore.experiment;
-    control record;
-    columns text[];
+    relation constant text := format('pg_temp.dbscore_rows_%s', experiment_id);
     period dbscore.allocation;
     part record;
+    drawn text;
     assigning text;
     inserting text;
+    from_rows text;
     chosen text;
     columns_of text[];
     keys text[];
     at constant timestamptz := clock_timestamp();
+    total bigint;
     counted bigint;
+    are_new boolean;
     recorded bigint := 0;
 begin
     select e.* into found_experiment from dbscore.experiment e where e.experiment_id = run_rows.experiment_id;
     perform dbscore.refuse_status(found_experiment);
-    select d.* into control from dbscore.variant_details d where d.experiment_id = run_rows.experiment_id and d.number = 1;
-    columns := array(select f ->> 'name' from jsonb_array_elements(control.signature -> 'features') with ordinality as listed (f, i) order by i);
-    perform dbscore.refuse_relation(relation, array['dbscore_unit'] || columns, array['text'] || array(
-        select f ->> 'type' from jsonb_array_elements(control.signature -> 'features') with ordinality as listed (f, i) order by i));
-    if request_id is not null and dbscore.claim_request(experiment_id, null, request_id, at) is not null then
+    if not exists (select from pg_class c where c.oid = to_regclass(relation) and c.relnamespace = pg_my_temp_schema() and c.relowner = current_user::regrole) then
+        raise exception 'experiment %: no rows were taken down', found_experiment.name
+        using errcode = 'ML014', hint = 'call dbscore.run_experiment(experiment, query, key).';
+    elsif request_id is not null and dbscore.claim_request(experiment_id, null, request_id, at) is not null then
+        execute format('drop table %s', relation);
         return 0;
     end if;
-    execute format('select count(*) from only %s where dbscore_unit is null or dbscore_unit = ''''', relation) into counted;
+    execute format('select count(*), count(*) filter (where dbscore_unit is null or dbscore_unit = '''') from %s', relation) into total, counted;
     if counted > 0 then
         raise exception 'experiment %: % rows have a unit that is NULL or empty', found_experiment.name, counted
         using errcode = 'ML014', hint = 'Leave them out in the query.';
+    elsif total > 10000 then
+        -- what is known of tables that grow fast is old: for many rows a plan is taken that is good for any number
+        perform set_config('enable_nestloop', 'off', true);
     end if;
     select l.* into period from dbscore.allocation l where l.experiment_id = run_rows.experiment_id and l.valid_to is null;
-    -- the draw is written out, so that it is computed within the statement
+    drawn := format('case r.dbscore_bucket when -1 then 0 else dbscore.variant_at(%L, r.dbscore_bucket) end', period.boundaries);
     assigning := format(
         'insert into dbscore.assignment (experiment_id, unit, variant, allocation_id, assigned_at)'
-        ' select %s, r.dbscore_unit, case%s else dbscore.variant_at(%L, dbscore.bucket(%L, %L, r.dbscore_unit)) end, %s, %L from only %s r where %s',
-        experiment_id, case when found_experiment.holdout > 0 then format(' when dbscore.is_held_out(%L, %L, r.dbscore_unit, %s) then 0',
-            found_experiment.scheme, found_experiment.salt, found_experiment.holdout) else ' when false then 0' end,
-        period.boundaries, found_experiment.scheme, found_experiment.salt, period.allocation_id, at, relation,
-        concat_ws(' and ',
-            case when found_experiment.layer is not null then format('dbscore.layer_bucket(%L, %L, r.dbscore_unit) between %s and %s',
-                found_experiment.scheme, found_experiment.layer, found_experiment.layer_from, found_experiment.layer_to - 1) end,
-            case when found_experiment.eligible is not null then format(E'(%s\n)', found_experiment.eligible) end,
-            format('not exists (select from dbscore.assignment a where a.experiment_id = %s and a.unit = r.dbscore_unit)', experiment_id)));
+        ' select %1$s, r.dbscore_unit, %2$s, %3$s, %4$L from %5$s r where r.dbscore_bucket is not null%6$s'
+        ' and not exists (select from dbscore.assignment a where a.experiment_id = %1$s and a.unit = r.dbscore_unit)',
+        experiment_id, drawn, period.allocation_id, at, relation, E' and (' || found_experiment.eligible || E'\n)');
     begin
         execute assigning;
+        get diagnostics counted = row_count;
+        are_new := counted = total;
     exception when unique_violation then
         -- a unit that is there twice, or was assigned by another transaction meanwhile: each row is looked up then, which takes
         -- twice as long
         execute assigning || ' on conflict do nothing';
+        are_new := false;
     end;
-    keys := array['r.dbscore_unit'] || case when found_experiment.records_features then array['pg_catalog.to_jsonb(r) - ''dbscore_unit'''] else '{}' end;
+    -- where all units are new, each has what it has drawn; else it is looked up
+    from_rows := format('from %s r', relation);
+    if not are_new then
+        drawn := 'coalesce(a.forced_variant, a.variant)';
+        from_rows := format('%s join dbscore.assignment a on a.experiment_id = %s and a.unit = r.dbscore_unit', from_rows, experiment_id);
+    end if;
+    keys := array['r.dbscore_unit'] || case when found_experiment.records_features then array['pg_catalog.to_jsonb(r) - ''{dbscore_unit,dbscore_bucket}''::pg_catalog.text[]'] else '{}' end;
     for part in
         select d.*, w.recorded_as, w.is_served, w.condition
         from dbscore.variant_details d cross join lateral (
-            select d.number::integer as recorded_as, true as is_served, format('coalesce(a.forced_variant, a.variant) = %s', d.number) as condition
+            select d.number::integer as recorded_as, true as is_served, format('%s = %s', drawn, d.number) as condition
             where found_experiment.mode = 'ab'
             union all
-            select 0, true, 'coalesce(a.forced_variant, a.variant) = 0' where found_experiment.mode = 'ab' and d.number = 1 and found_experiment.holdout > 0
+            select 0, true, drawn || ' = 0' where found_experiment.mode = 'ab' and d.number = 1 and found_experiment.holdout > 0
             union all
-            select d.number, s.served, format('(greatest(coalesce(a.forced_variant, a.variant), 1) = %s) = %L', d.number, s.served)
+            select d.number, s.served, format('(greatest(%s, 1) = %s) = %L', drawn, d.number, s.served)
             from (values (true), (false)) as s (served)
             where found_experiment.mode = 'shadow' and (s.served = (d.number = 1)
                 or exists (select from dbscore.assignment a where a.experiment_id = run_rows.experiment_id and a.left_out_xact is not null and a.forced_by is not null))
@@ -112,7 +128,7 @@ begin
             case part.type when 'text' then 'b.prediction' when 'boolean' then 'b.prediction::integer' else 'b.prediction::float8' end,
             case when part.has_probabilities then 'b.probabilities' else 'null' end, request_id,
             case when found_experiment.records_features then 'b.k2' else 'null' end, at);
-        chosen := format('from only %s r join dbscore.assignment a on a.experiment_id = %s and a.unit = r.dbscore_unit where %s', relation, experiment_id, part.condition);
+        chosen := format('%s where %s', from_rows, part.condition);
         if part.batch_engine = 'sql' then
             execute format('%s (%s) b', inserting, dbscore.compiled_rows(part.model, part.version, part.signature, keys, 'r', columns_of, chosen));
             get diagnostics counted = row_count;
@@ -121,6 +137,7 @@ begin
         end if;
         recorded := recorded + counted;
     end loop;
+    execute format('drop table %s', relation);
     return recorded;
 end
 $function$;
@@ -164,19 +181,12 @@ create or replace procedure dbscore.run_experiment(experiment text, query text, 
 language plpgsql
 as $procedure$
 declare
-    path constant text := pg_catalog.current_setting('search_path');
-    making text;
+    taking constant text := dbscore.rows_of_experiment(experiment, query, key);
 begin
-    making := dbscore.rows_of_experiment(experiment, query, key);
-    if pg_catalog.to_regclass('pg_temp.dbscore_experiment_rows') is not null then
-        -- of a call that failed in a block of the caller's
-        drop table pg_temp.dbscore_experiment_rows;
-    end if;
+    execute pg_catalog.format('select experiments.%I(current_user)', experiment operator(pg_catalog.||) '_table');
     -- as the caller, who may read what the query reads
-    execute making;
-    execute pg_catalog.format('select experiments.%I(''pg_temp.dbscore_experiment_rows''::pg_catalog.regclass, $1)', experiment operator(pg_catalog.||) '_rows')
-    into recorded using request_id;
-    drop table pg_temp.dbscore_experiment_rows;
+    execute taking;
+    execute pg_catalog.format('select experiments.%I($1)', experiment operator(pg_catalog.||) '_rows') into recorded using request_id;
 end
 $procedure$;
 
@@ -186,23 +196,29 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $function$
 declare
-    features constant jsonb := (select e.features from dbscore.experiments e where e.experiment = rows_of_experiment.experiment);
+    e record;
 begin
-    if features is null then
+    select x.* into e from dbscore.experiments x where x.experiment = rows_of_experiment.experiment;
+    if not found then
         raise exception 'there is no experiment %', quote_nullable(experiment)
         using errcode = 'ML001', hint = 'select experiment from dbscore.experiments shows those there are.';
     elsif query is null or key is null then
         raise exception 'the % is NULL', case when query is null then 'query' else 'key' end
         using errcode = 'ML002', hint = 'Pass a query, and the name of its column that tells the units apart.';
+    elsif e.status = 'concluded' then
+        -- its functions are those that it had when it was concluded
+        raise exception 'experiment % is concluded', experiment using errcode = 'ML014', hint = 'Ask the model itself.';
     end if;
-    return format(E'create temporary table dbscore_experiment_rows as select (%I)::pg_catalog.text collate pg_catalog."C" as dbscore_unit, %s from (%s\n) as asked order by 1', key,
-        (select string_agg(format('(%1$I)::%2$s as %1$I', f ->> 'name', f ->> 'type'), ', ' order by i) from jsonb_array_elements(features) with ordinality as listed (f, i)),
-        rtrim(query, E'; \n\t\r'));
+    return (
+        select format(E'insert into pg_temp.dbscore_rows_%s (dbscore_unit, %s) select (%I)::pg_catalog.text collate pg_catalog."C", %s from (%s\n) as asked order by 1', e.experiment_id,
+            string_agg(quote_ident(f ->> 'name'), ', ' order by i), key, string_agg(format('(%I)::%s', f ->> 'name', f ->> 'type'), ', ' order by i),
+            rtrim(query, E'; \n\t\r'))
+        from jsonb_array_elements(e.features) with ordinality as listed (f, i));
 end
 $function$;
 
-comment on function dbscore.refuse_relation(regclass, text[], text[]) is 'Raises an error where a relation is not one that run_experiment has made.';
-comment on function dbscore.run_rows(integer, regclass, text) is 'Assigns, predicts and records rows that were taken down.';
+comment on function dbscore.make_rows(integer, name) is 'Makes the table that the rows of a query are taken down in.';
+comment on function dbscore.run_rows(integer, text) is 'Assigns, predicts and records rows that were taken down.';
 comment on function dbscore.insert_scored(text, integer, jsonb, text[], text[], text, text) is 'Scores rows through a version''s frame, and inserts each batch.';
 comment on function dbscore.rows_of_experiment(text, text, text) is 'The statement that takes a query''s rows down.';
 comment on procedure dbscore.run_experiment(text, text, text, text, bigint) is

@@ -108,8 +108,12 @@ begin
                    e.name || '_variant', e.unit_name, dbscore.drawing_text(e, period.boundaries, '$1'));
     execute format('create or replace function experiments.%I(unit text, variant text, at timestamptz) returns void language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as %L',
                    e.name || '_exposure', format('begin perform dbscore.note_assignment(%s, $1, $2, $3); end', e.experiment_id));
-    execute format('create or replace function experiments.%I(relation regclass, request_id text) returns bigint language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as %L',
-                   e.name || '_rows', format('begin return dbscore.run_rows(%s, $1, $2); end', e.experiment_id));
+    -- until 0005 it was passed a relation of the caller's
+    execute format('drop function if exists experiments.%I(regclass, text)', e.name || '_rows');
+    execute format('create or replace function experiments.%I(caller name) returns void language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as %L',
+                   e.name || '_table', format('begin perform dbscore.make_rows(%s, $1); end', e.experiment_id));
+    execute format('create or replace function experiments.%I(request_id text) returns bigint language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as %L',
+                   e.name || '_rows', format('begin return dbscore.run_rows(%s, $1); end', e.experiment_id));
     execute format('create or replace function experiments.%I(unit text, metric text, value double precision, at timestamptz, denominator double precision, label text) returns void'
                    ' language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as %L',
                    e.name || '_outcome', format('begin perform dbscore.note_outcome(%s, $1, $2, $3, $4, $5, $6); end', e.experiment_id));
@@ -133,7 +137,7 @@ begin
             when routine like '%\_assign(%' then 'the variant that a unit has, or would get'
             when routine like '%\_exposure(%' then 'records the variant that a unit has seen elsewhere'
             when routine like '%\_outcome(%' then 'records what came of a unit'
-            when routine like '%\_rows(%' then 'what dbscore.run_experiment calls'
+            when routine like '%\_table(%' or routine like '%\_rows(%' then 'what dbscore.run_experiment calls'
             else 'assigns a unit, predicts for it, and records both' end));
         -- a form that is new is for those who have the others
         for role in

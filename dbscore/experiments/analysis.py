@@ -82,7 +82,8 @@ def analyse(
     units.require_membership(connection, "the report")
     experiment = lookup.experiment(connection, name)
     rules = Rules(alpha=alpha, correction=correction, sequential=sequential)
-    cuts = segments.read(connection, experiment, cut_by)
+    assigned = units.assigned(connection, name) if cut_by else None
+    cuts = segments.read(connection, experiment, cut_by, units=assigned.units) if assigned else ()
     ratio = _sample_ratio(connection, experiment)
     withheld = findings = None
     curves: list[Trend] = []
@@ -94,7 +95,7 @@ def analyse(
         )
     else:
         whole: list[Compared] = []
-        parts = [Parts(connection, experiment, cut) for cut in cuts]
+        parts = [Parts(experiment, cut, assigned) for cut in cuts] if assigned else []
         summaries = lookup.summary(connection, name)
         # one metric at a time, since its units may be many
         for metric in experiment.metrics or ():

@@ -111,7 +111,7 @@ def _sums(metric: Metric, variants: Sequence[str], sample: Sample) -> tuple[Metr
             rows = (sample.allocations == period) & (sample.variants == number)
             values, denominators = sample.values[rows], sample.denominators[rows]
             n = len(values)
-            total = float(values.sum())
+            total, divisor = float(values.sum()), float(denominators.sum())
             found.append(
                 MetricSummary(
                     metric=metric.name,
@@ -121,11 +121,15 @@ def _sums(metric: Metric, variants: Sequence[str], sample: Sample) -> tuple[Metr
                     n=n,
                     sum=total,
                     sum_of_squares=float(values @ values),
-                    mean=total / n if n else None,
+                    mean=_mean(total, divisor if metric.kind == "ratio" else n),
                     variance=None,
-                    denominator_sum=float(denominators.sum()),
+                    denominator_sum=divisor,
                     denominator_sum_of_squares=float(denominators @ denominators),
                     sum_of_products=float(values @ denominators),
                 )
             )
     return tuple(found)
+
+
+def _mean(total: float, divisor: float) -> float | None:
+    return total / divisor if divisor else None

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dbscore.experiments import units
 from dbscore.experiments.report import Heterogeneity, Segment, Segmentation
 from dbscore.experiments.statistics.heterogeneity import check_homogeneity
 from dbscore.experiments.statistics.sample_ratio import Period, SampleRatio, check_periods
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
-    from sqlalchemy import Connection
 
     from dbscore.experiments.outcomes import Outcomes
     from dbscore.experiments.records import Experiment
@@ -33,14 +31,13 @@ class Parts:
     """The segments of one division of the units, metric by metric.
 
     Args:
-        connection: As a member of the owner.
         experiment: Whose units.
         cut: What divides them.
+        assigned: Those that count.
     """
 
-    def __init__(self, connection: Connection, experiment: Experiment, cut: Cut) -> None:
+    def __init__(self, experiment: Experiment, cut: Cut, assigned: Assigned) -> None:
         self._cut = cut
-        assigned = units.assigned(connection, experiment.name)
         places = cut.of(assigned.units)
         # the last one is that of the units without a label, if there are any
         self._values: list[str | None] = [*cut.order, *([None] if (places == len(cut.order)).any() else [])]

@@ -16,7 +16,7 @@ from dbscore.errors import ExperimentError, FeatureError
 from dbscore.experiments.units import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     import numpy.typing as npt
     from sqlalchemy import Connection
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Cut", "read"]
 
-# of the first prediction: what was asked later may be what the treatment has changed
+# of the first prediction: what was asked later may be what the treatment has changed. Predictions of one run are of the
+# same time: where a unit is there twice, the lesser value is taken
 _FEATURE = """select distinct on (p.unit) p.unit, p.features -> {feature}
 from dbscore.prediction p join dbscore.experiment e using (experiment_id)
 where e.name = {experiment}
-order by p.unit, p.predicted_at"""
+order by p.unit, p.predicted_at, p.features -> {feature}"""
 # numbers of more values are cut into four ranges; of texts the most frequent are taken, and the others together
 _MOST_NUMBERS = 12
 _RANGES = 4
@@ -60,14 +61,20 @@ class Cut:
 
 
 def read(
-    connection: Connection, experiment: Experiment, asked: Mapping[str, str | None] | Sequence[str]
+    connection: Connection,
+    experiment: Experiment,
+    asked: Mapping[str, str | None] | Sequence[str],
+    *,
+    units: Iterable[str],
 ) -> tuple[Cut, ...]:
     """Read what divides the units, with the rights of the role.
 
     Args:
         connection: As a member of the owner.
         experiment: Which one.
-        asked: Names of features; or by name a query of unit, segment, where None stands for a feature of that name.
+        asked: Names of features, or one; or by name a query of unit, segment, where None stands for a feature of that
+            name.
+        units: Those that count; what a query says of others has no part in ranges, or in which texts are frequent.
 
     Raises:
         ExperimentError: A name is empty or there twice, the experiment records no features, a unit is in two
@@ -75,14 +82,18 @@ def read(
         FeatureError: There is no such feature.
         PrivilegeError: The role may not read what a query reads.
     """
-    pairs = list(asked.items()) if isinstance(asked, Mapping) else [(name, None) for name in asked]
+    names = [asked] if isinstance(asked, str) else asked
+    pairs = list(names.items()) if isinstance(names, Mapping) else [(name, None) for name in names]
     twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
     if twice:
         raise ExperimentError(f"the segments {twice[0]!r} are asked for twice", remedy="Give each a name of its own.")
-    return tuple(_cut(connection, experiment, name, query) for name, query in pairs)
+    counted = frozenset(units)
+    return tuple(_cut(connection, experiment, name, query, units=counted) for name, query in pairs)
 
 
-def _cut(connection: Connection, experiment: Experiment, name: str, query: str | None) -> Cut:
+def _cut(
+    connection: Connection, experiment: Experiment, name: str, query: str | None, *, units: Collection[str]
+) -> Cut:
     if not name.strip():
         raise ExperimentError(f"segments are called {name!r}", remedy="Write a feature, or a name and a query.")
     if query is None:
@@ -97,7 +108,7 @@ def _cut(connection: Connection, experiment: Experiment, name: str, query: str |
         rows = ask(connection, shown, "segment", what=f"segments {name!r}")
     values: dict[str, Any] = {}
     for unit, value in rows:
-        if unit is None:
+        if unit is None or unit not in units:
             continue
         if unit in values and values[unit] != value:
             raise ExperimentError(
@@ -105,6 +116,9 @@ def _cut(connection: Connection, experiment: Experiment, name: str, query: str |
                 remedy="Select each unit once.",
             )
         values[unit] = value
+    if query is None and any(map(_is_number, values.values())):
+        # JSON has no NaN and no infinity: they are texts among numbers
+        values = {unit: float(value) if isinstance(value, str) else value for unit, value in values.items()}
     labels, order = _grouped(values)
     return Cut(name=name, statement=shown, labels=labels, order=order)
 
@@ -125,7 +139,7 @@ def _require_feature(experiment: Experiment, name: str) -> None:
 def _grouped(values: Mapping[str, Any]) -> tuple[dict[str, str | None], tuple[str, ...]]:
     """Return the label of each unit, and the labels in order."""
     known = [value for value in values.values() if value is not None]
-    if known and all(isinstance(value, int | float | Decimal) and not isinstance(value, bool) for value in known):
+    if known and all(map(_is_number, known)):
         numbers = {unit: None if value is None else float(value) for unit, value in values.items()}
         return _ranges({unit: None if v is None or np.isnan(v) else v for unit, v in numbers.items()})
     texts = {unit: None if value is None else _text(value) for unit, value in values.items()}
@@ -141,6 +155,10 @@ def _grouped(values: Mapping[str, Any]) -> tuple[dict[str, str | None], tuple[st
     return labels, (*sorted(kept), others)
 
 
+def _is_number(value: Any) -> bool:  # noqa: ANN401 - any SQL value
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+
+
 def _text(value: Any) -> str:  # noqa: ANN401 - any SQL value
     # as PostgreSQL writes it; an empty text is a segment, too
     if isinstance(value, bool):
@@ -150,7 +168,7 @@ def _text(value: Any) -> str:  # noqa: ANN401 - any SQL value
 
 def _digits(number: float) -> str:
     short = f"{number:g}"
-    return short if float(short) == number else repr(number)
+    return short if float(short) == number else repr(number).removesuffix(".0")
 
 
 def _ranges(numbers: Mapping[str, float | None]) -> tuple[dict[str, str | None], tuple[str, ...]]:

@@ -24,3 +24,6 @@ def upgrade() -> None:
     # they return other columns from now on, and nobody but members of the owner may call them: no grant is lost
     op.execute("drop function if exists dbscore.audit_experiment(text)")
     op.execute("drop function if exists dbscore.unit_values(text, text)")
+    # a query's rows were taken down in a table of the caller's; experiments' functions are made anew after an upgrade
+    op.execute("drop function if exists dbscore.run_rows(integer, regclass, text)")
+    op.execute("drop function if exists dbscore.refuse_relation(regclass, text[], text[])")

@@ -303,7 +303,7 @@ def test_a_query_is_answered_as_each_of_its_rows_would_be(tip: Client, db: Conne
            when 'control' then models.tip_v1_score(a, b) else models.tip_v2_score(a, b) end) > 1e-12 or l.variant <> experiments.test_variant(l.id)""",
     )
     assert wrong == 0
-    assert one(db, "select count(*) from pg_class where relname = 'dbscore_experiment_rows'") == 0
+    assert one(db, "select count(*) from pg_class where relname ~ '^dbscore_rows'") == 0
 
 
 def test_a_query_with_a_request_id_is_run_once(tip: Client, db: Connection) -> None:
@@ -631,26 +631,47 @@ def test_a_relation_that_somebody_prepared_is_not_read_as_the_owner(
     name = role()
     db.execute("select dbscore.grant_experiment('test', %s)", [name])
     own = as_role(name)
-    own.execute('create temporary table rows (dbscore_unit text collate "C", a double precision, b double precision)')
-    own.execute(
-        "create function pg_temp.spy(text) returns text language plpgsql immutable as $$ begin raise exception 'ran as %', current_user; end $$"
-    )
-    accepted = "select experiments.test_rows('pg_temp.rows', null)"
-    own.execute(accepted)
-    for change, undo in (
-        ("create index on rows (pg_temp.spy(dbscore_unit))", "drop index rows_spy_idx"),
-        ("alter table rows enable row level security", "alter table rows disable row level security"),
-        ("alter table rows add check (a > 0)", "alter table rows drop constraint rows_a_check"),
-        ("alter table rows add column more integer", "alter table rows drop column more"),
-    ):
-        own.execute(change)
-        with pytest.raises(psycopg.Error, match="is not one that run_experiment has made"):
-            own.execute(accepted)
-        own.execute(undo)
-    own.execute("create temporary view seen as select * from rows")
-    for relation in ("pg_temp.seen", "dbscore.installation"):
+    number = one(db, "select experiment_id from dbscore.experiment where name = 'test'")
+    relation = f"dbscore_rows_{number}"
+    for made in (f"temporary table {relation} (dbscore_unit text, a float8, b float8, dbscore_bucket integer)",
+                 f"temporary view {relation} as select '1'::text as dbscore_unit, 0.5::float8 as a, 0.5::float8 as b, 1 as dbscore_bucket"):  # fmt: skip
+        own.execute(f"create {made}")
+        with pytest.raises(psycopg.Error, match="no rows were taken down"):
+            own.execute("select experiments.test_rows(null)")
         with pytest.raises(psycopg.Error):
-            own.execute(f"select experiments.test_rows('{relation}', null)")
+            own.execute("call dbscore.run_experiment('test', 'select * from people', 'id')")
+        own.execute(f"drop {'table' if 'table' in made else 'view'} {relation}")
+    assert recorded(db, "assignment") == 0
+
+
+def test_who_asks_may_insert_rows_and_nothing_else(
+    tip: Client, db: Connection, role: Callable[[], str], as_role: Callable[[str], Connection]
+) -> None:
+    running(db)
+    name = role()
+    db.execute("select dbscore.grant_experiment('test', %s)", [name])
+    own = as_role(name)
+    number = one(db, "select experiment_id from dbscore.experiment where name = 'test'")
+    relation = f"pg_temp.dbscore_rows_{number}"
+    own.execute("begin")
+    own.execute("select experiments.test_table(current_user)")
+    for statement in (
+        f"insert into {relation} values ('1', 0.5, 0.5, 1)",
+        f"create index on {relation} (a)",
+        f"alter table {relation} alter dbscore_bucket drop expression",
+        f"update {relation} set dbscore_unit = '2'",
+        f"create trigger t before insert on {relation} for each row execute function suppress_redundant_updates_trigger()",
+        f"drop table {relation}",
+    ):
+        own.execute("savepoint s")
+        with pytest.raises(psycopg.Error):
+            own.execute(statement)
+        own.execute("rollback to s")
+    own.execute(f"insert into {relation} values ('1', 0.5, 0.5), ('2', 0.5, 0.5)")
+    assert one(own, "select experiments.test_rows(null)") == 2
+    own.execute("commit")
+    drawn = "select count(*) from dbscore.experiment_assignments where variant = experiments.test_variant(unit)"
+    assert one(db, drawn) == 2
 
 
 def test_who_does_not_own_the_schema_is_told_so(
