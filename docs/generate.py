@@ -226,7 +226,7 @@ its own in the schema `experiments`, here those of an experiment `tip_test` whos
 | `experiments.tip_test_variant(customer_id)` | the variant that a new unit gets now; looks at no table |
 | `experiments.tip_test_exposure(unit, variant, at)` | what `dbscore.record_assignment` calls |
 | `experiments.tip_test_outcome(...)` | what `dbscore.record_outcome` calls |
-| `experiments.tip_test_rows(...)` | what `dbscore.run_experiment` calls |
+| `experiments.tip_test_table(...)`, `experiments.tip_test_rows(...)` | what `dbscore.run_experiment` calls |
 | `experiments.tip_test_log` | a view: a row for each prediction, in the model's own type |
 
 The unit is a text or a `bigint`. `_variant` is `immutable`, and made anew when the weights change: do not index it."""
