@@ -110,7 +110,8 @@ def _cut(
     for unit, value in rows:
         if unit is None or unit not in units:
             continue
-        if unit in values and values[unit] != value:
+        # NaN is no other segment than NaN
+        if unit in values and values[unit] != value and repr(values[unit]) != repr(value):
             raise ExperimentError(
                 f"segments {name!r}: unit {unit!r} is in two of them, {values[unit]!r} and {value!r}",
                 remedy="Select each unit once.",

@@ -52,8 +52,10 @@ select l.number, v.number, coalesce(sum(s.units), 0)::bigint
 from dbscore.experiment e
 join dbscore.allocation l using (experiment_id)
 join dbscore.variant v using (experiment_id)
-left join dbscore.exposure_sums s
-    on s.experiment_id = e.experiment_id and s.allocation_id = l.allocation_id and s.variant = v.number
+left join lateral (
+    -- `offset 0` keeps the condition within, so that no other experiment is added up
+    select x.* from dbscore.exposure_sums x where x.experiment_id = e.experiment_id offset 0
+) s on s.allocation_id = l.allocation_id and s.variant = v.number
 where e.name = %(experiment)s
 group by l.number, v.number
 order by l.number, v.number
@@ -78,10 +80,10 @@ units as (
     where a.variant > 0 and a.left_out_xact is null
     group by m.metric_id, m."window", case e.mode when 'ab' then a.variant end
 ), outcomes as (
-    select s.metric_id, s.variant, sum(s.units)::bigint as units
-    from dbscore.metric_sums s
-    where s.metric_id in (select m.metric_id from e join dbscore.metric m using (experiment_id))
-    group by s.metric_id, s.variant
+    select m.metric_id, s.variant, sum(s.units)::bigint as units
+    from e join dbscore.metric m using (experiment_id)
+    cross join lateral (select x.* from dbscore.metric_sums x where x.metric_id = m.metric_id offset 0) s
+    group by m.metric_id, s.variant
 )
 select m.name, v.name, coalesce(u.units, 0), coalesce(o.units, 0),
        case when m."window" is not null then coalesce(u.mature, 0) end

@@ -545,7 +545,7 @@ def test_the_report_is_a_table_or_json(client: Client, db: Connection, dbscore: 
     assert lines[0][8] == "95 % interval"
     assert [(line[0], line[1], line[-1]) for line in lines[1:]] == [
         ("paid", "treatment", "undecided"),
-        ("guard", "treatment", "guardrail held"),
+        ("guard", "treatment", "held"),
     ]
     assert "600 units; sample ratio p = " in ended.stderr
     given = json.loads(dbscore("report", "test", "--no-sequential", "--correction", "none", "--json").stdout)
