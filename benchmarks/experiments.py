@@ -69,17 +69,20 @@ def _recording(
     bench: Bench, connection: psycopg.Connection[tuple[object, ...]], one: Workload, *, rows: int, rounds: int
 ) -> Figure:
     """Measure an experiment of a version with itself, each round a new one: all its units are new."""
-    seconds: dict[str, list[float]] = {"job": [], "inserted": [], "experiment": []}
+    # an experiment is one session, a job has two workers by default: one with a single worker is measured beside it
+    seconds: dict[str, list[float]] = {"job": [], "job of one worker": [], "inserted": [], "experiment": []}
     for number in range(rounds):
         name = f"{one.kind}_{number}"
         variants = [f"control={one.version.reference}:50", f"treatment={one.version.reference}:50"]
         connection.execute("select dbscore.create_experiment(%s, 'unit_id', %s)", [name, variants])
         connection.execute("select dbscore.start_experiment(%s)", [name])
-        connection.execute(f"drop table if exists {RESULT}")
-        connection.execute("checkpoint")
-        begin = time.perf_counter()
-        bench.client.score(one.version.reference, JobOptions(key="id", into=RESULT, source=one.table, workers=2))
-        seconds["job"].append(time.perf_counter() - begin)
+        for workers, measured in ((1, "job of one worker"), (2, "job")):
+            connection.execute(f"drop table if exists {RESULT}")
+            connection.execute("checkpoint")
+            begin = time.perf_counter()
+            options = JobOptions(key="id", into=RESULT, source=one.table, workers=workers)
+            bench.client.score(one.version.reference, options)
+            seconds[measured].append(time.perf_counter() - begin)
         connection.execute("checkpoint")
         begin = time.perf_counter()
         connection.execute("call dbscore.run_experiment(%s, %s, 'id')", [name, f"select * from {one.table}"])

@@ -9,8 +9,7 @@
 --         request was about something else
 
 -- the table that a query's rows are taken down in: the caller may only insert. It is the owner's, so that nothing of the
--- caller's is run when it is read, and it draws by itself: dbscore_bucket is NULL where a unit is in another part of the
--- layer, -1 where it is held out
+-- caller's is run when it is read
 create or replace function dbscore.make_rows(experiment_id integer, caller name) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -25,15 +24,11 @@ begin
     perform dbscore.refuse_status(e);
     -- of a call that failed in a block of the caller's
     execute format('drop table if exists %s', relation);
-    execute format('create temporary table %s (dbscore_unit text collate "C", %s, dbscore_bucket integer generated always as (case%s%s else dbscore.bucket(%L, %L, dbscore_unit) end) stored) on commit drop',
+    execute format('create temporary table %s (dbscore_unit text collate "C", %s) on commit drop',
         split_part(relation, '.', 2),
         (select string_agg(format('%I %s', f ->> 'name', f ->> 'type'), ', ' order by i)
          from dbscore.variant_details d cross join jsonb_array_elements(d.signature -> 'features') with ordinality as listed (f, i)
-         where d.experiment_id = make_rows.experiment_id and d.number = 1),
-        case when e.layer is null then ' when dbscore_unit is null then null'
-            else format(' when dbscore.layer_bucket(%L, %L, dbscore_unit) not between %s and %s then null', e.scheme, e.layer, e.layer_from, e.layer_to - 1) end,
-        case when e.holdout > 0 then format(' when dbscore.is_held_out(%L, %L, dbscore_unit, %s) then -1', e.scheme, e.salt, e.holdout) end,
-        e.scheme, e.salt);
+         where d.experiment_id = make_rows.experiment_id and d.number = 1));
     execute format('grant insert on %s to %I', relation, caller);
 end
 $function$;
@@ -47,7 +42,7 @@ as $function$
 #variable_conflict use_column
 declare
     found_experiment dbscore.experiment;
-    relation constant text := format('pg_temp.dbscore_rows_%s', experiment_id);
+    relation text := format('pg_temp.dbscore_rows_%s', experiment_id);
     period dbscore.allocation;
     part record;
     drawn text;
@@ -81,10 +76,20 @@ begin
         perform set_config('enable_nestloop', 'off', true);
     end if;
     select l.* into period from dbscore.allocation l where l.experiment_id = run_rows.experiment_id and l.valid_to is null;
-    drawn := format('case r.dbscore_bucket when -1 then 0 else dbscore.variant_at(%L, r.dbscore_bucket) end', period.boundaries);
+    -- the draw is made once, and the rows are sorted, so that they come to the indexes in their order. NULL: the unit is in
+    -- another part of the layer
+    execute format('create temporary table dbscore_drawn_%s on commit drop as select r.*, case%s%s else dbscore.variant_at(%L, dbscore.bucket(%L, %L, r.dbscore_unit)) end as dbscore_drawn from %s r order by r.dbscore_unit',
+        experiment_id,
+        case when found_experiment.layer is null then ' when false then null' else format(' when dbscore.layer_bucket(%L, %L, r.dbscore_unit) not between %s and %s then null',
+            found_experiment.scheme, found_experiment.layer, found_experiment.layer_from, found_experiment.layer_to - 1) end,
+        case when found_experiment.holdout > 0 then format(' when dbscore.is_held_out(%L, %L, r.dbscore_unit, %s) then 0', found_experiment.scheme, found_experiment.salt, found_experiment.holdout) end,
+        period.boundaries, found_experiment.scheme, found_experiment.salt, relation);
+    execute format('drop table %s', relation);
+    relation := format('pg_temp.dbscore_drawn_%s', experiment_id);
+    drawn := 'r.dbscore_drawn';
     assigning := format(
         'insert into dbscore.assignment (experiment_id, unit, variant, allocation_id, assigned_at)'
-        ' select %1$s, r.dbscore_unit, %2$s, %3$s, %4$L from %5$s r where r.dbscore_bucket is not null%6$s'
+        ' select %1$s, r.dbscore_unit, %2$s, %3$s, %4$L from %5$s r where r.dbscore_drawn is not null%6$s'
         ' and not exists (select from dbscore.assignment a where a.experiment_id = %1$s and a.unit = r.dbscore_unit)',
         experiment_id, drawn, period.allocation_id, at, relation, E' and (' || found_experiment.eligible || E'\n)');
     begin
@@ -103,7 +108,7 @@ begin
         drawn := 'coalesce(a.forced_variant, a.variant)';
         from_rows := format('%s join dbscore.assignment a on a.experiment_id = %s and a.unit = r.dbscore_unit', from_rows, experiment_id);
     end if;
-    keys := array['r.dbscore_unit'] || case when found_experiment.records_features then array['pg_catalog.to_jsonb(r) - ''{dbscore_unit,dbscore_bucket}''::pg_catalog.text[]'] else '{}' end;
+    keys := array['r.dbscore_unit'] || case when found_experiment.records_features then array['pg_catalog.to_jsonb(r) - ''{dbscore_unit,dbscore_drawn}''::pg_catalog.text[]'] else '{}' end;
     for part in
         select d.*, w.recorded_as, w.is_served, w.condition
         from dbscore.variant_details d cross join lateral (
@@ -210,7 +215,7 @@ begin
         raise exception 'experiment % is concluded', experiment using errcode = 'ML014', hint = 'Ask the model itself.';
     end if;
     return (
-        select format(E'insert into pg_temp.dbscore_rows_%s (dbscore_unit, %s) select (%I)::pg_catalog.text collate pg_catalog."C", %s from (%s\n) as asked order by 1', e.experiment_id,
+        select format(E'insert into pg_temp.dbscore_rows_%s (dbscore_unit, %s) select (%I)::pg_catalog.text collate pg_catalog."C", %s from (%s\n) as asked', e.experiment_id,
             string_agg(quote_ident(f ->> 'name'), ', ' order by i), key, string_agg(format('(%I)::%s', f ->> 'name', f ->> 'type'), ', ' order by i),
             rtrim(query, E'; \n\t\r'))
         from jsonb_array_elements(e.features) with ordinality as listed (f, i));

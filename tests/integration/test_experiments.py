@@ -633,8 +633,8 @@ def test_a_relation_that_somebody_prepared_is_not_read_as_the_owner(
     own = as_role(name)
     number = one(db, "select experiment_id from dbscore.experiment where name = 'test'")
     relation = f"dbscore_rows_{number}"
-    for made in (f"temporary table {relation} (dbscore_unit text, a float8, b float8, dbscore_bucket integer)",
-                 f"temporary view {relation} as select '1'::text as dbscore_unit, 0.5::float8 as a, 0.5::float8 as b, 1 as dbscore_bucket"):  # fmt: skip
+    for made in (f"temporary table {relation} (dbscore_unit text, a float8, b float8)",
+                 f"temporary view {relation} as select '1'::text as dbscore_unit, 0.5::float8 as a, 0.5::float8 as b"):  # fmt: skip
         own.execute(f"create {made}")
         with pytest.raises(psycopg.Error, match="no rows were taken down"):
             own.execute("select experiments.test_rows(null)")
@@ -656,9 +656,9 @@ def test_who_asks_may_insert_rows_and_nothing_else(
     own.execute("begin")
     own.execute("select experiments.test_table(current_user)")
     for statement in (
-        f"insert into {relation} values ('1', 0.5, 0.5, 1)",
+        f"delete from {relation}",
         f"create index on {relation} (a)",
-        f"alter table {relation} alter dbscore_bucket drop expression",
+        f"alter table {relation} add column more integer",
         f"update {relation} set dbscore_unit = '2'",
         f"create trigger t before insert on {relation} for each row execute function suppress_redundant_updates_trigger()",
         f"drop table {relation}",
