@@ -103,10 +103,11 @@ def _observed(page: Page) -> list[int]:
 
 @cache
 def _vega() -> Markup:
-    """Return vega, vega-lite and vega-embed in one script, as the version of Altair wants them."""
-    version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
-    # it comes with a package that is installed, and closes no element
-    # its stub asks for a snippet, in whose place there is the one that shows charts
+    """Return vega, vega-lite and vega-embed in one script: the version that Altair writes for, else the newest."""
+    wanted = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+    known = vl_convert.get_vegalite_versions()
+    version = wanted if wanted in known else known[-1]
+    # it comes with a package that is installed, and closes no element; the stub asks for a snippet that is not needed
     return Markup(vl_convert.javascript_bundle(vl_version=version))  # type: ignore[call-arg] # noqa: S704
 
 
