@@ -431,7 +431,8 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = "postgresql://nobody@127.0.0.1:1/none"
-    path = str(tmp_path / "nowhere" / "tip.html")
+    monkeypatch.chdir(tmp_path)
+    path = "nowhere/tip.html"
     monkeypatch.setattr("sys.argv", ["dbscore", "experiment", "report", "tip", "--html", path, "--url", nowhere])
     with pytest.raises(SystemExit) as ended:
         main()
