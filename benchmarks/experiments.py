@@ -24,8 +24,7 @@ AT_MOST_TIMES = 1.4
 AT_MOST_MICROSECONDS = 2.0
 AT_MOST_SECONDS = 1.0
 RESULT = "experiment_scores"
-# what the rows of an experiment are, without those of the floor
-COPIES = 1_000_000
+# what an experiment records
 RECORDED = {
     "assignment": "unit, variant, allocation_id, assigned_at, xact",
     "prediction": "unit, variant, version_id, engine, is_served, prediction, label, probabilities, request_id,"
@@ -43,7 +42,7 @@ def measure(bench: Bench, workloads: Sequence[Workload], *, rows: int, rounds: i
         for one in workloads:
             say(f"experiments: {one.title}")
             yield _recording(bench, connection, one, rows=rows, rounds=rounds)
-        yield from _views(connection, workloads[0], rows=rows)
+        yield from _views(connection, f"{workloads[-1].kind}_{rounds}", rows=rows)
 
 
 def _assignment(connection: psycopg.Connection[tuple[object, ...]], *, rows: int, rounds: int) -> Figure:
@@ -71,23 +70,28 @@ def _recording(
     """Measure an experiment of a version with itself, each round a new one: all its units are new."""
     # an experiment is one session, a job has two workers by default: one with a single worker is measured beside it
     seconds: dict[str, list[float]] = {"job": [], "job of one worker": [], "inserted": [], "experiment": []}
-    for number in range(rounds):
-        name = f"{one.kind}_{number}"
+    # the round before the first is not counted: memory that nobody has touched yet is slow
+    for number in range(-1, rounds):
+        name = f"{one.kind}_{number + 1}"
         variants = [f"control={one.version.reference}:50", f"treatment={one.version.reference}:50"]
         connection.execute("select dbscore.create_experiment(%s, 'unit_id', %s)", [name, variants])
         connection.execute("select dbscore.start_experiment(%s)", [name])
+        took = {}
         for workers, measured in ((1, "job of one worker"), (2, "job")):
             connection.execute(f"drop table if exists {RESULT}")
             connection.execute("checkpoint")
             begin = time.perf_counter()
             options = JobOptions(key="id", into=RESULT, source=one.table, workers=workers)
             bench.client.score(one.version.reference, options)
-            seconds[measured].append(time.perf_counter() - begin)
-        connection.execute("checkpoint")
+            took[measured] = time.perf_counter() - begin
+        _empty(connection)
         begin = time.perf_counter()
         connection.execute("call dbscore.run_experiment(%s, %s, 'id')", [name, f"select * from {one.table}"])
-        seconds["experiment"].append(time.perf_counter() - begin)
-        seconds["inserted"].append(_inserted(connection, name))
+        took["experiment"] = time.perf_counter() - begin
+        took["inserted"] = _inserted(connection)
+        if number >= 0:
+            for kind, value in took.items():
+                seconds[kind].append(value)
     floor = median(seconds["job"]) + median(seconds["inserted"])
     return Figure(
         arm="experiments",
@@ -99,32 +103,32 @@ def _recording(
     )
 
 
-def _inserted(connection: psycopg.Connection[tuple[object, ...]], name: str) -> float:
-    """Return how long it takes to insert what an experiment recorded as another's; what was inserted is deleted."""
-    found = connection.execute("select experiment_id from dbscore.experiment where name = %s", [name]).fetchall()
-    number = int(str(found[0][0]))
+def _inserted(connection: psycopg.Connection[tuple[object, ...]]) -> float:
+    """Return how long it takes to insert what an experiment has recorded, into the same memory and files as it did."""
+    for table, columns in RECORDED.items():
+        connection.execute(f"create table ready_{table} as select experiment_id, {columns} from dbscore.{table}")
+    _empty(connection)
     total = 0.0
     for table, columns in RECORDED.items():
-        connection.execute(
-            f"create table ready as select {columns} from dbscore.{table} where experiment_id = {number}"
-        )
-        connection.execute("checkpoint")
-        statement = (
-            f"insert into dbscore.{table} (experiment_id, {columns}) select {number + COPIES}, {columns} from ready"
-        )
         begin = time.perf_counter()
-        connection.execute(statement)
+        connection.execute(
+            f"insert into dbscore.{table} (experiment_id, {columns}) select experiment_id, {columns} from ready_{table}"
+        )
         total += time.perf_counter() - begin
-        connection.execute("drop table ready")
-    for table in RECORDED:
-        connection.execute(f"delete from dbscore.{table} where experiment_id = {number + COPIES}")
-        connection.execute(f"vacuum dbscore.{table}")
+        connection.execute(f"drop table ready_{table}")
     return total
 
 
-def _views(connection: psycopg.Connection[tuple[object, ...]], one: Workload, *, rows: int) -> Iterator[Figure]:
+def _empty(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    """Delete what the last experiment has recorded."""
+    for table in RECORDED:
+        connection.execute(f"delete from dbscore.{table}")
+        connection.execute(f"vacuum dbscore.{table}")
+    connection.execute("checkpoint")
+
+
+def _views(connection: psycopg.Connection[tuple[object, ...]], name: str, *, rows: int) -> Iterator[Figure]:
     """Measure the analysts' views on an experiment whose units have outcomes: as refreshed, and with some since."""
-    name = f"{one.kind}_0"
     connection.execute("select dbscore.create_metric(%s, 'paid', 'conversion')", [name])
     connection.execute("select dbscore.create_metric(%s, 'revenue', 'mean')", [name])
     connection.execute(

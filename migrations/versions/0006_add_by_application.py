@@ -27,3 +27,4 @@ def upgrade() -> None:
     # a query's rows were taken down in a table of the caller's; experiments' functions are made anew after an upgrade
     op.execute("drop function if exists dbscore.run_rows(integer, regclass, text)")
     op.execute("drop function if exists dbscore.refuse_relation(regclass, text[], text[])")
+    op.execute("drop function if exists dbscore.insert_scored(text, integer, jsonb, text[], text[], text, text)")
