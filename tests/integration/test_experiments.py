@@ -306,22 +306,24 @@ def test_a_query_is_answered_as_each_of_its_rows_would_be(tip: Client, db: Conne
     assert one(db, "select count(*) from pg_class where relname ~ '^dbscore_rows'") == 0
 
 
-def test_many_rows_are_scored_in_batches_whatever_is_known_of_the_tables(tip: Client, db: Connection) -> None:
-    running(db, variants=["control=tip:1:98", "treatment=tip@challenger:2"], layer="page", layer_share=90)
-    # to the planner nothing is in them, as after a run that was rolled back: a loop over all pairs would take minutes
-    db.execute("vacuum analyze dbscore.assignment")
-    db.execute("set statement_timeout = '60s'")
+def test_many_rows_are_scored_in_batches_and_those_that_are_known_keep_their_variant(
+    tip: Client, db: Connection
+) -> None:
     many = "select i as id, sin(i) as a, cos(i) as b from generate_series({}, {}) i"
-    for first, last in ((1, 20_000), (10_001, 40_000)):
-        db.execute("call dbscore.run_experiment('test', %s, 'id')", [many.format(first, last)])
-    db.execute("reset statement_timeout")
+    running(db, variants=["control=tip:1:98", "treatment=tip@challenger:2"], layer="page", layer_share=90)
+    db.execute(
+        "create table before as select i::text as unit, experiments.test_variant(i::text) as variant from generate_series(1, 20000) i"
+    )
+    db.execute("call dbscore.run_experiment('test', %s, 'id')", [many.format(1, 20_000)])
+    db.execute("select dbscore.ramp_experiment('test', array['control=40', 'treatment=60'])")
+    db.execute("call dbscore.run_experiment('test', %s, 'id')", [many.format(10_001, 40_000)])
     units = "select count(*) from generate_series(%s::integer, %s::integer) i where experiments.test_variant(i::text) is not null"
     assert recorded(db, "assignment") == one(db, units, 1, 40_000)
     assert recorded(db, "prediction") == one(db, units, 1, 20_000) + one(db, units, 10_001, 40_000)
     wrong = one(
         db,
-        f"""select count(*) from ({many.format(1, 40_000)}) p join experiments.test_log l on l.id = p.id::text
-            where l.variant is distinct from experiments.test_variant(l.id) or l.prediction is distinct from
+        f"""select count(*) from ({many.format(1, 40_000)}) p join experiments.test_log l on l.id = p.id::text left join before f on f.unit = l.id
+            where l.variant is distinct from coalesce(f.variant, experiments.test_variant(l.id)) or l.prediction is distinct from
             case l.variant when 'control' then models.tip_v1(a, b) else models.tip_v2(a, b) end""",
     )
     assert wrong == 0
