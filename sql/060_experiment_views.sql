@@ -1,7 +1,7 @@
 -- sql/060_experiment_views.sql: experiments for analysts: what was assigned, predicted, came of it, and which variant is better.
 --
 -- Replayed  whole, on every install and upgrade: create or replace only, no tables, no data
--- Needs     migrations/0006, sql/056_publishing.sql, sql/058_outcomes.sql
+-- Needs     sql/056_publishing.sql, sql/057_probabilities.sql, sql/059_experiment_sums.sql
 --
 -- A role sees the experiments that it may use; members of the owner see all.
 --
@@ -11,227 +11,6 @@
 -- dbscore.experiment_daily         units and outcomes by the day, in UTC, on which the units were assigned
 -- dbscore.experiment_summary       n, sum, sum of squares, mean, variance of each variant, by metric and allocation
 -- dbscore.experiment_results       each variant beside the control: difference, lift, interval, p, and the sample-ratio check
---
--- Sums of days are kept in tables, and what was recorded since dbscore.refresh_experiment(name) last ran is added when a
--- view is read: the views are always true, and fast where it ran lately. Run it now and then, by pg_cron for example.
--- What is new is told by the numbers of transactions: all below the oldest one that still runs are complete.
---
--- dbscore.refresh_experiment(name), dbscore.refresh_experiments()
--- dbscore.upper_gamma(a, x)        the regularised upper incomplete gamma function, for a = 1/2, 1, 3/2 ...
--- dbscore.normal_p(z)              the probability of a standard normal number further from 0 than z
--- dbscore.chi_square_p(x, df)      the probability of a chi-square number above x
--- Source: the series and the continued fraction of https://dlmf.nist.gov/8.11.E4 and https://dlmf.nist.gov/8.9.E2
-
--- --- probabilities ---
-
-create or replace function dbscore.upper_gamma(a double precision, x double precision) returns double precision
-language plpgsql immutable strict parallel safe
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-    -- ln of gamma(a), from gamma(1/2) or gamma(1) upwards
-    log_gamma double precision := case when a = trunc(a) then 0 else ln(pi()) / 2 end;
-    step double precision := case when a = trunc(a) then 1 else 0.5 end;
-    term double precision;
-    total double precision;
-    b double precision;
-    c double precision;
-    d double precision;
-    change double precision;
-begin
-    if x <= 0 then
-        return 1;
-    elsif x > 700 + a then
-        return 0;
-    end if;
-    while step < a
-    loop
-        log_gamma := log_gamma + ln(step);
-        step := step + 1;
-    end loop;
-    if x < a + 1 then
-        term := 1 / a;
-        total := term;
-        for i in 1 .. 500
-        loop
-            term := term * x / (a + i);
-            total := total + term;
-            exit when abs(term) < abs(total) * 1e-17;
-        end loop;
-        return 1 - total * exp(a * ln(x) - x - log_gamma);
-    end if;
-    b := x + 1 - a;
-    c := 1e300;
-    d := 1 / b;
-    total := d;
-    for i in 1 .. 500
-    loop
-        b := b + 2;
-        d := 1 / (b - i * (i - a) * d);
-        c := b - i * (i - a) / c;
-        change := c * d;
-        total := total * change;
-        exit when abs(change - 1) < 1e-16;
-    end loop;
-    return total * exp(a * ln(x) - x - log_gamma);
-end
-$function$;
-
-create or replace function dbscore.normal_p(z double precision) returns double precision
-language sql immutable parallel safe
-return dbscore.upper_gamma(0.5::float8, z * z / 2);
-
-create or replace function dbscore.chi_square_p(x double precision, df bigint) returns double precision
-language sql immutable parallel safe
-return case when df > 0 then dbscore.upper_gamma(df / 2.0::float8, x / 2) end;
-
--- --- sums by day ---
-
--- what was recorded in transactions from one number on, to before another: units that came, less those left out since. The
--- rows of an experiment are taken by an index, which the planner would not see in a join: it would read the whole table
-create or replace function dbscore.exposure_changes(since text, before text) returns text
-language sql immutable
-set search_path = pg_catalog, pg_temp
-return format($query$
-    select e.experiment_id, c.allocation_id, c.variant, c.day, sum(c.is_there - c.was_there)::bigint as units
-    from dbscore.experiment e cross join lateral (
-        select n.allocation_id, n.variant, (n.assigned_at at time zone 'UTC')::date as day,
-            (n.left_out_xact is null or not n.left_out_xact < %2$s)::integer as is_there, 0 as was_there
-        from (select a.* from dbscore.assignment a where a.experiment_id = e.experiment_id and a.xact >= %1$s and a.xact < %2$s offset 0) n
-        union all
-        select a.allocation_id, a.variant, (a.assigned_at at time zone 'UTC')::date, 0, 1
-        from dbscore.assignment a
-        where a.experiment_id = e.experiment_id and a.left_out_xact >= %1$s and a.left_out_xact < %2$s and a.xact < %1$s
-    ) c
-    group by e.experiment_id, c.allocation_id, c.variant, c.day
-$query$, since, before);
-
--- the same for what came of units: a unit with something new is taken out as it was, and put in as it is. With the fence
--- `offset 0` each unit's rows are looked up, which is right for few units; without it the planner decides
-create or replace function dbscore.metric_changes(since text, before text, fence text) returns text
-language sql immutable
-set search_path = pg_catalog, pg_temp
-return format($query$
-    with touched as (
-        select m.metric_id, n.unit
-        from dbscore.experiment e join dbscore.metric m using (experiment_id)
-        cross join lateral (select o.unit from dbscore.outcome o where o.metric_id = m.metric_id and o.xact >= %1$s and o.xact < %2$s offset 0) n
-        union
-        select m.metric_id, a.unit
-        from dbscore.experiment e join dbscore.metric m using (experiment_id) join dbscore.assignment a on a.experiment_id = e.experiment_id
-        where a.left_out_xact >= %1$s and a.left_out_xact < %2$s
-    ), outcomes as (
-        select m.metric_id, m.kind, a.allocation_id, coalesce(o.variant, a.variant) as variant, (a.assigned_at at time zone 'UTC')::date as day, o.unit,
-            a.xact < %1$s and (a.left_out_xact is null or not a.left_out_xact < %1$s) and o.xact < %1$s as was_there,
-            a.xact < %2$s and (a.left_out_xact is null or not a.left_out_xact < %2$s) and o.xact < %2$s as is_there,
-            o.value, o.denominator
-        from touched t join dbscore.metric m using (metric_id) join dbscore.experiment e on e.experiment_id = m.experiment_id
-        cross join lateral (select x.* from dbscore.outcome x where x.metric_id = t.metric_id and x.unit = t.unit %3$s) o
-        cross join lateral (select x.* from dbscore.assignment x where x.experiment_id = m.experiment_id and x.unit = t.unit %3$s) a
-        where a.variant > 0 and o.occurred_at >= a.assigned_at and (m."window" is null or o.occurred_at < a.assigned_at + m."window")
-    ), units as (
-        select o.metric_id, o.allocation_id, o.variant, o.day, sign.sign,
-            case when o.kind = 'conversion' then (count(*) filter (where o.value <> 0) > 0)::integer
-                when o.kind = 'count' then count(*)
-                when o.kind in ('mean', 'ratio', 'quantile') then sum(o.value)
-                else avg(o.value) end::float8 as value,
-            coalesce(sum(o.denominator), 0) as denominator
-        from outcomes o cross join (values (1), (-1)) as sign (sign)
-        where case sign.sign when 1 then o.is_there else o.was_there end
-        group by o.metric_id, o.kind, o.allocation_id, o.variant, o.day, o.unit, sign.sign
-    )
-    select u.metric_id, u.allocation_id, u.variant, u.day, sum(u.sign)::bigint as units, sum(u.sign * u.value) as total,
-        sum(u.sign * u.value * u.value) as squares, sum(u.sign * u.denominator) as denominator_total,
-        sum(u.sign * u.denominator * u.denominator) as denominator_squares, sum(u.sign * u.value * u.denominator) as products
-    from units u
-    group by u.metric_id, u.allocation_id, u.variant, u.day
-$query$, since, before, fence);
-
-do $block$
-begin
-    -- the greatest number there is: whatever the reader sees
-    execute 'create or replace view dbscore.exposure_sums as'
-        ' select s.experiment_id, s.allocation_id, s.variant, s.day, sum(s.units)::bigint as units'
-        ' from (select d.experiment_id, d.allocation_id, d.variant, d.day, d.units from dbscore.exposure_day d union all select * from ('
-        || dbscore.exposure_changes('coalesce(e.counted_xact, ''0''::xid8)', '''18446744073709551615''::xid8') || ') c) s group by s.experiment_id, s.allocation_id, s.variant, s.day';
-    execute 'create or replace view dbscore.metric_sums as'
-        ' select s.metric_id, s.allocation_id, s.variant, s.day, sum(s.units)::bigint as units, sum(s.total) as total, sum(s.squares) as squares,'
-        ' sum(s.denominator_total) as denominator_total, sum(s.denominator_squares) as denominator_squares, sum(s.products) as products'
-        ' from (select d.metric_id, d.allocation_id, d.variant, d.day, d.units, d.total, d.squares, d.denominator_total, d.denominator_squares, d.products'
-        ' from dbscore.metric_day d union all select * from ('
-        || dbscore.metric_changes('coalesce(e.counted_xact, ''0''::xid8)', '''18446744073709551615''::xid8', 'offset 0') || ') c) s group by s.metric_id, s.allocation_id, s.variant, s.day';
-end
-$block$;
-
-create or replace function dbscore.count_anew(experiment_id integer) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $function$
-#variable_conflict use_column
-begin
-    update dbscore.experiment e set counted_xact = null where e.experiment_id = count_anew.experiment_id;
-    delete from dbscore.exposure_day d where d.experiment_id = count_anew.experiment_id;
-    delete from dbscore.metric_day d using dbscore.metric m where m.experiment_id = count_anew.experiment_id and d.metric_id = m.metric_id;
-end
-$function$;
-
-create or replace function dbscore.refresh_experiment(name text) returns void
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-    found_experiment dbscore.experiment;
-    complete xid8;
-    since text;
-    metric_id integer;
-begin
-    perform dbscore.make_partitions();
-    perform from dbscore.experiment e where e.name = refresh_experiment.name for update;
-    found_experiment := dbscore.experiment_named(name);
-    complete := pg_snapshot_xmin(pg_current_snapshot());
-    if found_experiment.counted_xact > complete then
-        -- another cluster's numbers: the database was restored here
-        perform dbscore.count_anew(found_experiment.experiment_id);
-        update dbscore.assignment a set xact = '3', left_out_xact = case when a.left_out_xact is not null then '3'::xid8 end where a.experiment_id = found_experiment.experiment_id;
-        update dbscore.outcome o set xact = '3' from dbscore.metric m where m.experiment_id = found_experiment.experiment_id and o.metric_id = m.metric_id;
-    end if;
-    since := format('%L::xid8', (select coalesce(e.counted_xact, '0') from dbscore.experiment e where e.experiment_id = found_experiment.experiment_id));
-    execute format(
-        'insert into dbscore.exposure_day as d (experiment_id, allocation_id, variant, day, units) select * from (%s) c where c.experiment_id = %s'
-        ' on conflict (experiment_id, allocation_id, variant, day) do update set units = d.units + excluded.units',
-        dbscore.exposure_changes(since, format('%L::xid8', complete)), found_experiment.experiment_id);
-    -- metric by metric: the number of each gets into the query, that of the experiment would not
-    for metric_id in select m.metric_id from dbscore.metric m where m.experiment_id = found_experiment.experiment_id
-    loop
-        execute format(
-            'insert into dbscore.metric_day as d (metric_id, allocation_id, variant, day, units, total, squares, denominator_total, denominator_squares, products)'
-            ' select c.* from (%s) c where c.metric_id = %s'
-            ' on conflict (metric_id, allocation_id, variant, day) do update set units = d.units + excluded.units, total = d.total + excluded.total,'
-            ' squares = d.squares + excluded.squares, denominator_total = d.denominator_total + excluded.denominator_total,'
-            ' denominator_squares = d.denominator_squares + excluded.denominator_squares, products = d.products + excluded.products',
-            dbscore.metric_changes(since, format('%L::xid8', complete), ''), metric_id);
-    end loop;
-    update dbscore.experiment e set counted_xact = complete where e.experiment_id = found_experiment.experiment_id;
-    -- small tables that change seldom have no statistics by themselves, and plans for hundreds of experiments are slow for one
-    analyze dbscore.experiment, dbscore.variant, dbscore.allocation, dbscore.metric, dbscore.exposure_day, dbscore.metric_day;
-end
-$function$;
-
-create or replace function dbscore.refresh_experiments() returns void
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $function$
-declare
-    named text;
-begin
-    for named in select e.name from dbscore.experiment e where e.status <> 'draft' order by e.experiment_id
-    loop
-        perform dbscore.refresh_experiment(named);
-    end loop;
-end
-$function$;
-
--- --- for analysts ---
 
 create or replace view dbscore.experiment_assignments with (security_barrier) as
 select e.experiment, a.unit, case a.variant when 0 then 'holdout' else v.name end as variant, l.number as allocation,
@@ -276,19 +55,22 @@ cross join lateral (select case
 -- the sums are taken experiment by experiment, metric by metric (`offset 0` keeps the condition within): a query of one of
 -- them must not pay for what the others have recorded since they were refreshed
 create or replace view dbscore.experiment_daily with (security_barrier) as
-select e.experiment, m.name as metric, case s.variant when 0 then 'holdout' else v.name end as variant, l.number as allocation, s.day,
+select e.experiment, s.metric, case s.variant when 0 then 'holdout' else v.name end as variant, l.number as allocation, s.day,
     s.assigned, coalesce(s.units, 0) as units, coalesce(s.total, 0) as total, coalesce(s.squares, 0) as squares,
     coalesce(s.denominator_total, 0) as denominator_total, coalesce(s.denominator_squares, 0) as denominator_squares, coalesce(s.products, 0) as products
 from dbscore.experiments e
--- once, not for each metric
-cross join lateral (select array_agg(x) as sums from dbscore.exposure_sums x where x.experiment_id = e.experiment_id) exposed
-left join dbscore.metric m using (experiment_id)
 cross join lateral (
-    select allocation_id, variant, day, coalesce(x.units, 0) as assigned, d.units, d.total, d.squares, d.denominator_total, d.denominator_squares, d.products
-    from unnest(exposed.sums) x
-    -- in shadow mode a version has outcomes, and no units of its own
-    full join (select d.* from dbscore.metric_sums d where d.metric_id = m.metric_id) d using (allocation_id, variant, day)
-    offset 0
+    -- once, not for each metric
+    with exposed as materialized (select x.* from dbscore.exposure_sums x where x.experiment_id = e.experiment_id)
+    select m.name as metric, d.*
+    from (values (e.experiment_id)) as one (experiment_id) left join dbscore.metric m using (experiment_id)
+    cross join lateral (
+        select allocation_id, variant, day, coalesce(x.units, 0) as assigned, d.units, d.total, d.squares, d.denominator_total, d.denominator_squares, d.products
+        from exposed x
+        -- in shadow mode a version has outcomes, and no units of its own
+        full join (select d.* from dbscore.metric_sums d where d.metric_id = m.metric_id) d using (allocation_id, variant, day)
+        offset 0
+    ) d
 ) s
 join dbscore.allocation l using (allocation_id)
 left join dbscore.variant v on v.experiment_id = e.experiment_id and v.number = s.variant;
@@ -300,7 +82,10 @@ with sums as (
         sum(d.total) as total, sum(d.squares) as squares, sum(d.denominator_total) as denominator_total,
         sum(d.denominator_squares) as denominator_squares, sum(d.products) as products
     from dbscore.experiment_daily d
-    join dbscore.experiment e on e.name = d.experiment join dbscore.metric m on m.experiment_id = e.experiment_id and m.name = d.metric
+    -- looked up for each row: a join may add up the days once for each metric
+    cross join lateral (
+        select x.metric_id, x.kind from dbscore.metric x join dbscore.experiment e using (experiment_id) where e.name = d.experiment and x.name = d.metric offset 0
+    ) m
     where m.kind not in ('quantile', 'auc')
     group by d.experiment, m.metric_id, d.metric, m.kind, d.variant, d.allocation
 ), moments as (
@@ -375,19 +160,92 @@ cross join lateral (
 join compared c on c.experiment = e.name
 join dbscore.metric m on m.experiment_id = e.experiment_id and m.name = c.metric;
 
-comment on function dbscore.upper_gamma(double precision, double precision) is 'The regularised upper incomplete gamma function, for halves and whole numbers.';
-comment on function dbscore.normal_p(double precision) is 'The probability of a standard normal number further from 0 than z.';
-comment on function dbscore.chi_square_p(double precision, bigint) is 'The probability of a chi-square number above x.';
-comment on function dbscore.exposure_changes(text, text) is 'The query of units that came or were left out since they were counted.';
-comment on function dbscore.metric_changes(text, text, text) is 'The query of what outcomes change since they were counted.';
-comment on view dbscore.exposure_sums is 'Units by variant, allocation and day.';
-comment on view dbscore.metric_sums is 'Sums of outcomes by variant, allocation and day.';
-comment on function dbscore.count_anew(integer) is 'Forgets an experiment''s sums: they are made anew.';
-comment on function dbscore.refresh_experiment(text) is 'Adds what was recorded since the last time to the sums by day.';
-comment on function dbscore.refresh_experiments() is 'Refreshes every experiment: for pg_cron.';
 comment on view dbscore.experiment_assignments is 'Which variant each unit has, and why it may be left out of the analysis.';
 comment on view dbscore.experiment_predictions is 'What was predicted for each unit, by which version.';
 comment on view dbscore.experiment_outcomes is 'What came of each unit, and whether it counts.';
 comment on view dbscore.experiment_daily is 'Units and outcomes by the day, in UTC, on which the units were assigned.';
 comment on view dbscore.experiment_summary is 'n, sum, sum of squares, mean and variance of each variant, by metric and allocation.';
 comment on view dbscore.experiment_results is 'Each variant beside the control: difference, lift, interval, p, and the sample-ratio check.';
+
+comment on column dbscore.experiment_assignments.experiment is 'The experiment.';
+comment on column dbscore.experiment_assignments.unit is 'What is assigned, as a text.';
+comment on column dbscore.experiment_assignments.variant is 'The variant that it got first, or holdout.';
+comment on column dbscore.experiment_assignments.allocation is 'The number of the period of weights in which it was assigned.';
+comment on column dbscore.experiment_assignments.propensity is 'The probability that the weights gave it to get this variant, holdout included.';
+comment on column dbscore.experiment_assignments.assigned_at is 'When it was assigned: outcomes count from then on.';
+comment on column dbscore.experiment_assignments.forced_variant is 'The variant that dbscore.force_assignment gave it; it is used instead.';
+comment on column dbscore.experiment_assignments.forced_by is 'Who forced it.';
+comment on column dbscore.experiment_assignments.left_out is 'Why the analysis leaves it out: forced, seen in two variants, held out; NULL where it counts.';
+comment on column dbscore.experiment_assignments.by_application is 'Whether an application recorded it with dbscore.record_assignment, and not the experiment itself.';
+comment on column dbscore.experiment_predictions.experiment is 'The experiment.';
+comment on column dbscore.experiment_predictions.unit is 'The unit, as a text.';
+comment on column dbscore.experiment_predictions.variant is 'The variant whose version predicted; holdout: the control''s version, for a unit that is held out.';
+comment on column dbscore.experiment_predictions.version is 'The version that predicted, such as churn:3.';
+comment on column dbscore.experiment_predictions.engine is 'What computed the prediction: onnx or sql.';
+comment on column dbscore.experiment_predictions.is_served is 'Whether it was the answer; in shadow mode one prediction of each question is.';
+comment on column dbscore.experiment_predictions.prediction is 'The number that was predicted, of a boolean 0 or 1; NULL where it is a text.';
+comment on column dbscore.experiment_predictions.label is 'The class that was predicted, where it is a text.';
+comment on column dbscore.experiment_predictions.probabilities is 'Of classifiers that give them: one probability per class, in the order of the classes.';
+comment on column dbscore.experiment_predictions.propensity is 'The probability that the unit had to get its variant; 1 in shadow mode and where it was forced.';
+comment on column dbscore.experiment_predictions.request_id is 'The id of the question, where it had one.';
+comment on column dbscore.experiment_predictions.features is 'The features by name, where the experiment records them.';
+comment on column dbscore.experiment_predictions.predicted_at is 'When it was asked.';
+comment on column dbscore.experiment_outcomes.experiment is 'The experiment.';
+comment on column dbscore.experiment_outcomes.metric is 'The metric.';
+comment on column dbscore.experiment_outcomes.unit is 'The unit, as a text.';
+comment on column dbscore.experiment_outcomes.variant is 'The unit''s variant, in shadow mode the version''s; NULL of a unit that is held out.';
+comment on column dbscore.experiment_outcomes.value is 'The number that was recorded; where the outcome is the truth, how far the prediction was from it: rmse has the squared error, auc the truth as 0 or 1.';
+comment on column dbscore.experiment_outcomes.denominator is 'Of a ratio; NULL of other metrics.';
+comment on column dbscore.experiment_outcomes.label is 'The truth, as it was recorded; NULL of metrics that compare with none.';
+comment on column dbscore.experiment_outcomes.predicted is 'The number that the truth was compared with: a prediction or a probability.';
+comment on column dbscore.experiment_outcomes.occurred_at is 'When it came.';
+comment on column dbscore.experiment_outcomes.recorded_at is 'When it was recorded.';
+comment on column dbscore.experiment_outcomes.recorded_by is 'Who recorded it.';
+comment on column dbscore.experiment_outcomes.counts is 'Whether the analysis takes it.';
+comment on column dbscore.experiment_outcomes.reason is 'Why not: never exposed, forced, seen in two variants, held out, before the exposure, after the window.';
+comment on column dbscore.experiment_daily.experiment is 'The experiment.';
+comment on column dbscore.experiment_daily.metric is 'The metric; NULL where the experiment has none.';
+comment on column dbscore.experiment_daily.variant is 'The variant, or holdout.';
+comment on column dbscore.experiment_daily.allocation is 'The number of the period of weights.';
+comment on column dbscore.experiment_daily.day is 'The day on which the units were assigned, in UTC.';
+comment on column dbscore.experiment_daily.assigned is 'Units assigned on that day, without those that are left out; in shadow mode all are the control''s.';
+comment on column dbscore.experiment_daily.units is 'Those of them with an outcome that counts.';
+comment on column dbscore.experiment_daily.total is 'The sum of the units'' values.';
+comment on column dbscore.experiment_daily.squares is 'The sum of the squares of the units'' values.';
+comment on column dbscore.experiment_daily.denominator_total is 'Of a ratio: the sum of the units'' denominators.';
+comment on column dbscore.experiment_daily.denominator_squares is 'Of a ratio: the sum of the squares of the units'' denominators.';
+comment on column dbscore.experiment_daily.products is 'Of a ratio: the sum of value times denominator, unit by unit.';
+comment on column dbscore.experiment_summary.experiment is 'The experiment.';
+comment on column dbscore.experiment_summary.metric is 'The metric.';
+comment on column dbscore.experiment_summary.kind is 'The metric''s kind.';
+comment on column dbscore.experiment_summary.variant is 'The variant, or holdout.';
+comment on column dbscore.experiment_summary.allocation is 'The number of the period of weights in which the units were assigned.';
+comment on column dbscore.experiment_summary.n is 'Units that count; where outcomes are the truth, those whose truth is known.';
+comment on column dbscore.experiment_summary.sum is 'The sum of the units'' values; a unit without an outcome has 0.';
+comment on column dbscore.experiment_summary.sum_of_squares is 'The sum of the squares of the units'' values.';
+comment on column dbscore.experiment_summary.mean is 'The sum over n; of a ratio over the sum of denominators; of rmse that of squared errors, whose root is the error.';
+comment on column dbscore.experiment_summary.variance is 'Of a unit''s value, n - 1 in the denominator; of a ratio by the delta method; NULL below two units.';
+comment on column dbscore.experiment_summary.denominator_sum is 'Of a ratio: the sum of the units'' denominators.';
+comment on column dbscore.experiment_summary.denominator_sum_of_squares is 'Of a ratio: the sum of the squares of the units'' denominators.';
+comment on column dbscore.experiment_summary.sum_of_products is 'Of a ratio: the sum of value times denominator, unit by unit.';
+comment on column dbscore.experiment_results.experiment is 'The experiment.';
+comment on column dbscore.experiment_results.metric is 'The metric.';
+comment on column dbscore.experiment_results.kind is 'The metric''s kind.';
+comment on column dbscore.experiment_results.direction is 'Which is better: higher or lower.';
+comment on column dbscore.experiment_results.role is 'goal or guardrail.';
+comment on column dbscore.experiment_results.variant is 'The variant that is compared with the control.';
+comment on column dbscore.experiment_results.control_n is 'Units of the control that count.';
+comment on column dbscore.experiment_results.n is 'Units of the variant that count.';
+comment on column dbscore.experiment_results.control_mean is 'The control''s mean, averaged over the allocations by their units.';
+comment on column dbscore.experiment_results.mean is 'The variant''s mean, averaged in the same way.';
+comment on column dbscore.experiment_results.difference is 'The variant''s mean less the control''s.';
+comment on column dbscore.experiment_results.lift is 'The difference as a share of the control''s mean; NULL where that is 0.';
+comment on column dbscore.experiment_results.standard_error is 'Of the difference, from the variance of each variant.';
+comment on column dbscore.experiment_results.lower is 'The lower end of the difference''s 95 percent interval.';
+comment on column dbscore.experiment_results.upper is 'The upper end of it.';
+comment on column dbscore.experiment_results.z is 'The difference in standard errors; of conversions by the pooled share.';
+comment on column dbscore.experiment_results.p is 'The probability of a standard normal number further from 0 than z.';
+comment on column dbscore.experiment_results.allocations is 'How many periods of weights were compared.';
+comment on column dbscore.experiment_results.sample_ratio_chi_square is 'How far the numbers of units are from the weights; NULL in shadow mode.';
+comment on column dbscore.experiment_results.sample_ratio_p is 'The probability of a larger one.';
+comment on column dbscore.experiment_results.sample_ratio_suspicious is 'Whether that is below 0.001: something loses units, and the differences mean little.';
