@@ -12,7 +12,10 @@
 -- dbscore.count_anew(experiment_id)             forgets the sums
 
 -- what was recorded in transactions from one number on, to before another: units that came, less those left out since. The
--- rows of an experiment are taken by an index, which the planner would not see in a join: it would read the whole table
+-- rows of an experiment are taken by an index, which the planner would not see in a join: it would read the whole table.
+-- It does not know where the counting ended, and takes what is new for a two-hundredth of everything: of large tables so
+-- much that it would compile the query (jit), which takes longer than running it. A limit that it does not know, here
+-- none, is a tenth of that to it, and a fence as `offset 0` is
 create or replace function dbscore.exposure_changes(since text, before text) returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
@@ -21,11 +24,13 @@ return format($query$
     from dbscore.experiment e cross join lateral (
         select n.allocation_id, n.variant, (n.assigned_at at time zone 'UTC')::date as day,
             (n.left_out_xact is null or not n.left_out_xact < %2$s)::integer as is_there, 0 as was_there
-        from (select a.* from dbscore.assignment a where a.experiment_id = e.experiment_id and a.xact >= %1$s and a.xact < %2$s offset 0) n
+        from (select a.* from dbscore.assignment a where a.experiment_id = e.experiment_id and a.xact >= %1$s and a.xact < %2$s limit (select null::bigint)) n
         union all
-        select a.allocation_id, a.variant, (a.assigned_at at time zone 'UTC')::date, 0, 1
-        from dbscore.assignment a
-        where a.experiment_id = e.experiment_id and a.left_out_xact >= %1$s and a.left_out_xact < %2$s and a.xact < %1$s
+        select o.allocation_id, o.variant, (o.assigned_at at time zone 'UTC')::date, 0, 1
+        from (
+            select a.* from dbscore.assignment a
+            where a.experiment_id = e.experiment_id and a.left_out_xact >= %1$s and a.left_out_xact < %2$s and a.xact < %1$s limit (select null::bigint)
+        ) o
     ) c
     group by e.experiment_id, c.allocation_id, c.variant, c.day
 $query$, since, before);
@@ -53,9 +58,7 @@ $columns$;
 
 -- what came of units, of experiments that were counted before: a unit with something new is taken out as it was, and put in
 -- as it is. With the fence `offset 0` each unit's rows are looked up, which is right for few units; without it the planner
--- decides. It does not know where the counting ended, and takes what is new for a two-hundredth of everything: of large
--- tables so much that it would compile the query, which takes longer than running it. The condition with `+ 0`, always
--- true, is another two-hundredth to it
+-- decides
 create or replace function dbscore.metric_changes(since text, before text, fence text) returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
@@ -63,7 +66,7 @@ return format($query$
     with touched as (
         select m.metric_id, n.unit
         from dbscore.experiment e join dbscore.metric m using (experiment_id)
-        cross join lateral (select o.unit from dbscore.outcome o where o.metric_id = m.metric_id and o.xact >= %1$s and o.xact < %2$s and o.metric_id + 0 = m.metric_id offset 0) n
+        cross join lateral (select o.unit from dbscore.outcome o where o.metric_id = m.metric_id and o.xact >= %1$s and o.xact < %2$s limit (select null::bigint)) n
         union
         select m.metric_id, a.unit
         from dbscore.experiment e join dbscore.metric m using (experiment_id) join dbscore.assignment a on a.experiment_id = e.experiment_id
@@ -88,7 +91,8 @@ return format($query$
     group by u.metric_id, u.allocation_id, u.variant, u.day
 $query$, since, before, fence, dbscore.unit_value('o.kind'), dbscore.unit_sums());
 
--- the same of experiments that never were: all is new, so nothing is looked up, and nothing taken out
+-- the same of experiments that were not: all is new, so nothing is looked up, and nothing taken out. Few experiments are
+-- read so, and the limits keep the others from paying for its plan
 create or replace function dbscore.metric_beginnings(before text) returns text
 language sql immutable
 set search_path = pg_catalog, pg_temp
@@ -97,11 +101,19 @@ return format($query$
     from dbscore.experiment e join dbscore.metric m using (experiment_id) cross join lateral (
         select u.allocation_id, u.variant, u.day, %2$s
         from (
-            select a.allocation_id, coalesce(o.variant, a.variant) as variant, (a.assigned_at at time zone 'UTC')::date as day, 1 as sign, %3$s
-            from dbscore.outcome o join dbscore.assignment a on a.experiment_id = m.experiment_id and a.unit = o.unit
-            where o.metric_id = m.metric_id and o.xact < %1$s and a.xact < %1$s and (a.left_out_xact is null or not a.left_out_xact < %1$s)
-                and a.variant > 0 and o.occurred_at >= a.assigned_at and (m."window" is null or o.occurred_at < a.assigned_at + m."window")
-            group by a.allocation_id, coalesce(o.variant, a.variant), (a.assigned_at at time zone 'UTC')::date, o.unit
+            select o.allocation_id, o.variant, o.day, 1 as sign, %3$s
+            from (
+                select x.unit, a.allocation_id, coalesce(x.variant, a.variant) as variant, (a.assigned_at at time zone 'UTC')::date as day, x.value, x.denominator
+                from (select x.* from dbscore.outcome x where x.metric_id = m.metric_id and x.xact < %1$s limit (select null::bigint)) x
+                join (
+                    select a.* from dbscore.assignment a
+                    where a.experiment_id = m.experiment_id and a.xact < %1$s and (a.left_out_xact is null or not a.left_out_xact < %1$s) and a.variant > 0
+                    limit (select null::bigint)
+                ) a using (unit)
+                where x.occurred_at >= a.assigned_at and (m."window" is null or x.occurred_at < a.assigned_at + m."window")
+                limit (select null::bigint)
+            ) o
+            group by o.allocation_id, o.variant, o.day, o.unit
         ) u
         group by u.allocation_id, u.variant, u.day
     ) c
@@ -120,7 +132,8 @@ begin
         ' sum(s.denominator_total) as denominator_total, sum(s.denominator_squares) as denominator_squares, sum(s.products) as products'
         ' from (select d.metric_id, d.allocation_id, d.variant, d.day, d.units, d.total, d.squares, d.denominator_total, d.denominator_squares, d.products'
         ' from dbscore.metric_day d union all select * from ('
-        || dbscore.metric_changes('coalesce(e.counted_xact, ''0''::xid8)', '''18446744073709551615''::xid8', 'offset 0') || ') c) s group by s.metric_id, s.allocation_id, s.variant, s.day';
+        || dbscore.metric_changes('e.counted_xact', '''18446744073709551615''::xid8', 'offset 0') || ') c union all select * from ('
+        || dbscore.metric_beginnings('''18446744073709551615''::xid8') || ') c) s group by s.metric_id, s.allocation_id, s.variant, s.day';
 end
 $block$;
 
