@@ -143,7 +143,7 @@ end
 $function$;
 
 -- scores rows of a table through a version's frame, some thousand at a time, and inserts each batch; returns how many. A batch
--- is a range of the table's blocks, of which nothing has to be sorted or counted
+-- is a range of the table's blocks, so that nothing has to be sorted
 create or replace function dbscore.insert_scored(
     model text, version integer, signature jsonb, keys text[], columns text[], relation text, condition text, inserting text
 ) returns bigint
