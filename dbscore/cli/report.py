@@ -113,7 +113,7 @@ def _show_findings(made: Report) -> None:
 def _show_segments(made: Report, segmentation: Segmentation) -> None:
     rows = []
     for part in segmentation.segments:
-        value = "none" if part.value is None else part.value
+        value = "(none)" if part.value is None else part.value
         rows += [(value, *_finding(one)) for one in part.findings or ()]
         if part.findings is None:
             p = None if part.sample_ratio is None else number(part.sample_ratio.p_value)

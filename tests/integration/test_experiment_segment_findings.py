@@ -668,10 +668,10 @@ def test_segments_are_tables_or_json(client: Client, dbscore: Run) -> None:
     lines = [line.split("\t") for line in ended.stdout.splitlines()]
     first, second = (place for place, line in enumerate(lines) if line[0] in ("odd", "x"))
     assert [line[:3] for line in lines[first + 1 : second]] == [
-        [value, metric, "treatment"] for value in ("false", "true", "none") for metric in ("paid", "slow", "guard")
+        [value, metric, "treatment"] for value in ("false", "true", "(none)") for metric in ("paid", "slow", "guard")
     ]
     assert lines[first][3:7] == ["n", "control n", "value", "control"]
-    assert {line[0] for line in lines[second + 1 :]} == {"a=b", "none"}
+    assert {line[0] for line in lines[second + 1 :]} == {"a=b", "(none)"}
     assert "paid, treatment: homogeneity of the segments p = " in ended.stderr
     given = json.loads(dbscore(*asked, "--json").stdout)
     found = client.experiments.report("mixed", segments={"odd": odd, "x": "select 1 as unit, 'a=b' as segment"})
