@@ -147,12 +147,11 @@ class _Crew:
         self._disband()
         if self._fatal is not None:
             raise _stopped(self._job, self._fatal)
-        if status == "running":
-            # all ended by themselves: the server is gone, or the job was stopped
-            if self._lost is not None:
-                raise self._lost
-            status = self._finish()
-        return status
+        if status == "running" and self._lost is not None:
+            raise self._lost
+        # all ended by themselves, since the server is gone or the job was stopped; or a worker that was just connecting
+        # has taken a job up again that had failed
+        return self._finish() if status in ("running", "failed") else status
 
     def release(self) -> None:
         """Let every worker end after the chunk it is at, without waiting."""
@@ -190,7 +189,7 @@ class _Crew:
         if news.result is not None:
             self._meter.count(news.result)
             if news.result.failure is not None:
-                self.failure = f"chunk {news.result.chunk}: {news.result.failure}"
+                self.failure = news.result.failure
         if isinstance(news.error, LostConnectionError):
             # the others go on
             self._lost = news.error
